@@ -1,0 +1,76 @@
+"""Strict configuration: one model per command is the only place where an option is defined.
+
+The command line's flags, the YAML keys, the defaults, the help texts and the checks all come from the same fields.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rag_ese.errors import ConfigError
+
+Model = TypeVar("Model", bound="StrictModel")
+
+
+class StrictModel(BaseModel):
+    """A configuration whose unknown keys are errors. Every field carries a description: it becomes the help text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser, model: type[StrictModel]) -> None:
+    """Adds one flag per field of `model` (`top_k` becomes `--top-k`), and `--config` for a YAML file of the same keys."""
+    parser.add_argument("--config", metavar="FILE", type=Path, help="YAML file with these options as keys")
+    for name, field in model.model_fields.items():
+        default = "" if field.default in (None, "") else f" (default: {field.default})".replace("%", "%%")
+        arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{field.description}{default}"}
+        if field.annotation is bool:
+            arguments["action"] = argparse.BooleanOptionalAction
+        else:
+            arguments["metavar"] = name.split("_")[-1].upper()
+        parser.add_argument("--" + name.replace("_", "-"), **arguments)
+
+
+def from_arguments(model: type[Model], arguments: argparse.Namespace) -> Model:
+    """The configuration of a parsed command line: the file's keys, overridden by the flags that were given."""
+    given = {name: value for name, value in vars(arguments).items() if name in model.model_fields}
+    return load(model, arguments.config, given)
+
+
+def load(model: type[Model], path: Path | None = None, overrides: dict[str, Any] | None = None) -> Model:
+    """Reads and checks a configuration. Raises ConfigError with one sentence that names the key and its remedy."""
+    values = {**(_read_yaml(path) if path else {}), **(overrides or {})}
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(model, error, path)) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}, not a list of key: value lines")
+    return content
+
+
+def _sentence(model: type[StrictModel], error: ValidationError, path: Path | None) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or model.__name__
+    where = f" in {path}" if path else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{where}: the keys are {', '.join(model.model_fields)}"
+    message = first["msg"].removeprefix("Value error, ")
+    shown = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    return f"{key}{where}: {message[:1].lower()}{message[1:]}{shown}"
