@@ -1,0 +1,83 @@
+"""From pooled vectors to the sentence embedding: what comes between the pooling and the truncation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rag_ese.errors import ModelError
+
+
+class Head(Protocol):
+    """Turns the pooled vectors of one depth into the embedding of that depth."""
+
+    width: int
+    """The embedding's full number of dimensions."""
+
+    def layers_for(self, layer: int) -> set[int]:
+        """The layers whose pooled vectors are needed for an embedding at depth `layer`; none is deeper than it."""
+
+    def __call__(self, layer: int, pooled: Mapping[int, Tensor]) -> Tensor:
+        """The embedding (B x width, float32, not yet normalised) at depth `layer`."""
+
+
+class ModuleHead:
+    """The modules that follow the pooling in a sentence-transformers folder (Dense, LayerNorm, Normalize), at any depth."""
+
+    def __init__(self, modules: Sequence[nn.Module], width: int) -> None:
+        self.modules = nn.Sequential(*modules).eval()
+        self.width = width
+
+    def layers_for(self, layer: int) -> set[int]:
+        return {layer}
+
+    def __call__(self, layer: int, pooled: Mapping[int, Tensor]) -> Tensor:
+        output: Tensor = self.modules(pooled[layer])
+        return output
+
+
+class ViewHeads:
+    """One linear map per depth, over the pooled vectors of that depth beside those of a shallow view.
+
+    The shallow view adds what the deep layers have forgotten (names and rare words). `weights[n]` is width x (2 hidden),
+    `biases[n]` is width; their order of input is [layer n, shallow view].
+    """
+
+    def __init__(self, view: int, weights: Mapping[int, Tensor], biases: Mapping[int, Tensor]) -> None:
+        self.view = view
+        self.weights = {layer: weight.float() for layer, weight in weights.items()}
+        self.biases = {layer: bias.float() for layer, bias in biases.items()}
+        self.width = next(iter(self.biases.values())).shape[0]
+
+    def layers_for(self, layer: int) -> set[int]:
+        return {layer, self.view}
+
+    def __call__(self, layer: int, pooled: Mapping[int, Tensor]) -> Tensor:
+        views = torch.cat([pooled[layer], pooled[self.view]], dim=1)
+        return nn.functional.linear(views, self.weights[layer], self.biases[layer])
+
+    def to(self, device: torch.device) -> ViewHeads:
+        return ViewHeads(
+            self.view,
+            {layer: weight.to(device) for layer, weight in self.weights.items()},
+            {layer: bias.to(device) for layer, bias in self.biases.items()},
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors under the names they have in a file."""
+        return {
+            **{f"layer.{layer}.weight": weight for layer, weight in self.weights.items()},
+            **{f"layer.{layer}.bias": bias for layer, bias in self.biases.items()},
+        }
+
+    @classmethod
+    def from_state(cls, view: int, state: Mapping[str, Tensor]) -> ViewHeads:
+        layers = sorted({int(name.split(".")[1]) for name in state})
+        try:
+            weights = {layer: state[f"layer.{layer}.weight"] for layer in layers}
+            return cls(view, weights, {layer: state[f"layer.{layer}.bias"] for layer in layers})
+        except KeyError as error:
+            raise ModelError(f"the elastic heads lack the tensor {error}: the file is not complete") from error
