@@ -1,0 +1,64 @@
+"""From what is written on the command line to a generator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from rag_ese.errors import GeneratorError
+from rag_ese.generator.base import Generator
+from rag_ese.generator.openai_api import OpenAIGenerator
+from rag_ese.generator.prompt import PromptTemplate
+from rag_ese.generator.reader import ExtractiveReader
+from rag_ese.generator.transformers_lm import TransformersGenerator
+from rag_ese.generator.vllm_engine import VLLMGenerator
+
+FORMS = "auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL"
+
+
+def resolve(spec: str, notify: Callable[[str], None], template: PromptTemplate | None = None) -> Generator | None:
+    """The generator that `spec` names: one of the FORMS; None for `none` (retrieval only).
+
+    `auto` takes vLLM when the environment variable RAG_ESE_LLM names a model, vllm is installed and there is a CUDA
+    GPU; else that model at the server OPENAI_BASE_URL; else the extractive reader. It tells `notify` what and why.
+    Raises GeneratorError for any other form, MissingExtraError when the backend is not installed.
+    """
+    if spec == "auto":
+        spec, reason = _automatic()
+        notify(f"generator: {spec} ({reason})")
+    if spec == "none":
+        return None
+    if spec == "reader":
+        return ExtractiveReader()
+    backend, _, model = spec.partition(":")
+    if backend == "vllm" and model:
+        return VLLMGenerator(model, template)
+    if backend == "hf" and model:
+        return TransformersGenerator(model, template)
+    url, _, served = model.rpartition("#")
+    if backend == "openai" and url.startswith(("http://", "https://")) and served:
+        return OpenAIGenerator(url, served, template)
+    raise GeneratorError(f"there is no generator {spec!r}: write {FORMS}")
+
+
+def _automatic() -> tuple[str, str]:
+    model = os.environ.get("RAG_ESE_LLM")
+    if not model:
+        return "reader", "RAG_ESE_LLM names no language model"
+    obstacle = _vllm_obstacle()
+    if obstacle is None:
+        return f"vllm:{model}", "RAG_ESE_LLM names a model, vllm is installed and there is a CUDA GPU"
+    url = os.environ.get("OPENAI_BASE_URL")
+    if url:
+        return f"openai:{url}#{model}", f"RAG_ESE_LLM and OPENAI_BASE_URL are set, and {obstacle}"
+    return "reader", f"{obstacle} and OPENAI_BASE_URL is not set; for {model} without vLLM write hf:{model}"
+
+
+def _vllm_obstacle() -> str | None:
+    """Why vLLM cannot run here, or None. torch is only asked when vllm is there: importing it takes seconds."""
+    if find_spec("vllm") is None:
+        return "vllm is not installed"
+    import torch
+
+    return None if torch.cuda.is_available() else "there is no CUDA GPU"

@@ -1,0 +1,140 @@
+"""The kinds of FAISS index, and how one is built from vectors on disk without holding them all in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_ese.errors import ConfigError, MissingExtraError, StoreCorruptError
+from rag_ese.index.vectors import VectorFile
+
+KINDS = {
+    "flat": "exact, float32",
+    "fp16": "half precision, scanned",
+    "sq8": "8 bits per dimension, scanned",
+    "hnsw": "graph, fast, held in memory",
+    "ivf": "inverted lists, held in memory",
+    "panorama": "exact, prunes on prefixes, held in memory",
+}
+_CHUNK = 65536
+_TRAINING_ROWS = 100_000
+_HEADER_COUNT = slice(8, 16)  # where FAISS writes the number of vectors: after the four-letter kind and the dimension
+
+
+@cache
+def faiss_module() -> Any:
+    """The faiss module, set up for this project's sizes."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtraError("cpu", "searching vectors") from error
+    # Below this many query-dimensions FAISS does not use BLAS; its default of 128000 makes batches up to 6 times slower.
+    faiss.cvar.distance_compute_blas_threshold = 1000
+    return faiss
+
+
+def factory_string(kind: str, dim: int, count: int) -> str:
+    """The FAISS factory string of a kind; anything that is not one of KINDS is taken for a factory string itself."""
+    lists = int(2 ** np.clip(np.round(np.log2(4 * np.sqrt(max(count, 1)))), 0, 16))
+    levels = max(1, dim // 64)
+    return {
+        "flat": "Flat",
+        "fp16": "SQfp16",
+        "sq8": "SQ8",
+        "hnsw": "HNSW32",
+        "ivf": f"IVF{max(1, min(lists, count // 39))},Flat",
+        "panorama": f"FlatIPPanorama{levels}",
+    }.get(kind, kind)
+
+
+def new_index(kind: str, dim: int, count: int) -> Any:
+    """An empty index of `kind` for `count` vectors of width `dim`, inner product."""
+    faiss = faiss_module()
+    try:
+        return faiss.index_factory(dim, factory_string(kind, dim, count), faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"FAISS knows no index {kind!r} for {dim} dimensions: choose {', '.join(KINDS)}, or write a factory string "
+            "such as IVF256,SQ8"
+        ) from error
+
+
+def streams(index: Any) -> bool:
+    """Whether the index is a plain list of codes, so that its file can be written without holding the codes."""
+    faiss = faiss_module()
+    return type(index) in (faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexScalarQuantizer)
+
+
+def build_index(
+    kind: str, vectors: VectorFile, dim: int, path: Path, progress: Callable[[int], None] | None = None
+) -> None:
+    """Writes the index of the first `dim` dimensions of `vectors` to `path`, in whole or not at all."""
+    faiss = faiss_module()
+    count = len(vectors)
+    index = new_index(kind, dim, count)
+    if not index.is_trained:
+        _train(index, kind, vectors, dim)
+    draft = path.with_suffix(".draft")
+    chunks = (vectors.rows(slice(start, start + _CHUNK), dim) for start in range(0, count, _CHUNK))
+    if streams(index):
+        _stream(index, count, _reported(chunks, progress), draft)
+    else:
+        for chunk in _reported(chunks, progress):
+            index.add(chunk)
+        faiss.write_index(index, str(draft))
+    os.replace(draft, path)
+
+
+def _reported(chunks: Iterator[np.ndarray], progress: Callable[[int], None] | None) -> Iterator[np.ndarray]:
+    for chunk in chunks:
+        yield chunk
+        if progress:
+            progress(len(chunk))
+
+
+def _train(index: Any, kind: str, vectors: VectorFile, dim: int) -> None:
+    count = len(vectors)
+    rows = np.sort(np.random.default_rng(0).permutation(count)[:_TRAINING_ROWS])
+    try:
+        index.train(vectors.rows(rows, dim))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"an index of kind {kind} cannot be trained on {count} passages: use --kind flat, or a larger pool"
+        ) from error
+
+
+def _stream(index: Any, count: int, chunks: Iterator[np.ndarray], path: Path) -> None:
+    """Writes what faiss.write_index would write, code by code: the header of the empty index with the count filled in."""
+    empty = faiss_module().serialize_index(index).tobytes()
+    header = bytearray(empty[:-8])  # an empty index ends in the length of its codes, 0
+    header[_HEADER_COUNT] = np.int64(count).tobytes()
+    unit = 4 if type(index).__name__.startswith("IndexFlat") else 1  # flat codes are counted in floats, others in bytes
+    with path.open("wb") as file:
+        file.write(header)
+        file.write(np.uint64(count * index.sa_code_size() // unit).tobytes())
+        for chunk in chunks:
+            file.write(index.sa_encode(chunk).tobytes())
+
+
+def read_index(path: Path) -> Any:
+    """Opens an index file; plain lists of codes are memory-mapped, read-only."""
+    faiss = faiss_module()
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise StoreCorruptError(f"FAISS cannot read the index file {path}: build the index again") from error
+
+
+def tune(index: Any, k: int) -> None:
+    """Sets how much of an approximate index is searched, from the number of results wanted."""
+    faiss = faiss_module()
+    inner = faiss.downcast_index(index)
+    if isinstance(inner, faiss.IndexIVF):
+        inner.nprobe = max(8, inner.nlist // 8)
+    elif isinstance(inner, faiss.IndexHNSW):
+        inner.hnsw.efSearch = max(64, 2 * k)

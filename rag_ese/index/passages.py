@@ -1,0 +1,62 @@
+"""The passages of a store on disk: one JSON line each, their offsets and ids beside them, read through a memory map."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rag_ese.errors import DataError
+from rag_ese.types import Passage
+
+TEXTS, OFFSETS, IDS = "passages.jsonl", "passages.offsets", "passages.ids"
+
+
+def write_passages(folder: Path, passages: Iterable[Passage], progress: Callable[[int], None] | None = None) -> int:
+    """Streams `passages` to `folder` and returns how many there were. Holds one passage at a time."""
+    count = position = 0
+    with (folder / TEXTS).open("wb") as texts, (folder / OFFSETS).open("wb") as offsets, (folder / IDS).open("wb") as ids:
+        offsets.write(np.int64(0).tobytes())
+        for passage in passages:
+            line = json.dumps([passage.title, *passage.sentences], ensure_ascii=False).encode() + b"\n"
+            texts.write(line)
+            position += len(line)
+            offsets.write(np.int64(position).tobytes())
+            ids.write(bytes.fromhex(passage.id))
+            count += 1
+            if progress:
+                progress(1)
+    if not count:
+        raise DataError("the pool has no passage: give questions with contexts, or --corpus with at least one passage")
+    return count
+
+
+class PassageFile(Sequence[Passage]):
+    """The passages of a store by row. Nothing but the passages asked for is read into memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._offsets = np.memmap(folder / OFFSETS, np.int64, "r")
+        self._ids = np.memmap(folder / IDS, np.dtype((np.void, 8)), "r")
+        with (folder / TEXTS).open("rb") as file:
+            self._texts = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, row):  # type: ignore[no-untyped-def]  # int -> Passage, slice -> list[Passage]
+        if isinstance(row, slice):
+            return [self[each] for each in range(*row.indices(len(self)))]
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        title, *sentences = json.loads(self._texts[self._offsets[row] : self._offsets[row + 1]])
+        return Passage(title, tuple(sentences))
+
+    def id(self, row: int) -> str:
+        """The id of the passage in `row`, without reading the passage."""
+        return self._ids[row].tobytes().hex()
+
+    def text_bytes(self) -> int:
+        return len(self._texts)

@@ -1,0 +1,123 @@
+"""A store: passages, full-width vectors per depth, one FAISS index per size, BM25, and the manifest that vouches for them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_ese.errors import SizeError, StoreError, StoreMismatchError
+from rag_ese.index.kinds import read_index, tune
+from rag_ese.index.lexical import BM25, FOLDER
+from rag_ese.index.manifest import Manifest, check_file
+from rag_ese.index.passages import IDS, OFFSETS, TEXTS, PassageFile
+from rag_ese.index.vectors import VectorFile, vector_file
+from rag_ese.types import Float32s, Int64s, Size
+
+
+def index_file(size: Size) -> str:
+    """The name of a size's FAISS index, relative to the store."""
+    return f"faiss/{size}.faiss"
+
+
+class Store:
+    """A complete store, opened for reading. Files are mapped into memory, and checked when they are first used."""
+
+    def __init__(self, folder: Path, verify: bool = True) -> None:
+        self.folder = folder
+        self.manifest = Manifest.read(folder)
+        self._verify = verify
+        self._indexes: dict[Size, Any] = {}
+        self._vectors: dict[int, VectorFile] = {}
+        for name, expected in self.manifest.files.items():
+            check_file(folder, name, expected, content=False)
+
+    def __len__(self) -> int:
+        return self.manifest.passages
+
+    @property
+    def depth(self) -> int:
+        return self.manifest.plan.model.depth
+
+    @property
+    def width(self) -> int:
+        return self.manifest.plan.model.width
+
+    @cached_property
+    def sizes(self) -> list[Size]:
+        """The sizes that have an index of their own."""
+        return [Size.parse(size) for size in self.manifest.plan.sizes]
+
+    @cached_property
+    def passages(self) -> PassageFile:
+        self._check(TEXTS, OFFSETS, IDS)
+        return PassageFile(self.folder)
+
+    @cached_property
+    def bm25(self) -> BM25:
+        if not self.manifest.plan.bm25:
+            raise StoreError(f"{self.folder} was built without BM25: build it again with --bm25")
+        self._check(*(name for name in self.manifest.files if name.startswith(FOLDER + "/")))
+        return BM25(self.folder)
+
+    def check_model(self, name: str, revision: str) -> None:
+        """Raises StoreMismatchError where `revision` is not the model that made the vectors."""
+        built = self.manifest.plan.model
+        if revision != built.revision:
+            raise StoreMismatchError(
+                f"{self.folder} was built with {built.name} at revision {built.revision}, but the model in use is {name} "
+                f"at revision {revision}: use --model {built.name} as it was then, or build the index again"
+            )
+
+    def vectors(self, layer: int) -> VectorFile:
+        """The full-width vectors at depth `layer`."""
+        if layer not in self.manifest.plan.layers:
+            raise SizeError(
+                f"{self.folder} holds no vectors of layer {layer}: it has layers "
+                f"{', '.join(map(str, self.manifest.plan.layers))}; add a size of that layer with python -m rag_ese.index "
+                "extend"
+            )
+        if layer not in self._vectors:
+            self._check(vector_file(layer))
+            path = self.folder / vector_file(layer)
+            self._vectors[layer] = VectorFile(path, self.width, self.manifest.plan.stored)
+        return self._vectors[layer]
+
+    def search(self, size: Size, queries: Float32s, k: int) -> tuple[Float32s, Int64s]:
+        """The `k` best rows per query at `size`, by its FAISS index: scores and rows, both queries x k, best first.
+
+        Rows are -1 where an approximate index found fewer than `k`.
+        """
+        index = self.index(size)
+        k = min(k, len(self))
+        tune(index, k)
+        scores, rows = index.search(np.ascontiguousarray(queries), k)
+        return scores, rows
+
+    def index(self, size: Size) -> Any:
+        """The FAISS index of `size`."""
+        if size not in self.sizes:
+            raise SizeError(
+                f"{self.folder} holds no index of size {size}: it has {', '.join(map(str, self.sizes))}; add it with "
+                f"python -m rag_ese.index extend {self.folder} --sizes {size}"
+            )
+        if size not in self._indexes:
+            self._check(index_file(size))
+            self._indexes[size] = read_index(self.folder / index_file(size))
+        return self._indexes[size]
+
+    def index_bytes(self, size: Size) -> int:
+        return self.manifest.files[index_file(size)].bytes
+
+    def verify(self) -> int:
+        """Reads every file and compares it with its checksum; returns the number of bytes read."""
+        for name, expected in self.manifest.files.items():
+            check_file(self.folder, name, expected)
+        return sum(expected.bytes for expected in self.manifest.files.values())
+
+    def _check(self, *names: str) -> None:
+        if self._verify:
+            for name in names:
+                check_file(self.folder, name, self.manifest.files[name])

@@ -1,0 +1,115 @@
+"""The full-width vectors of a store: one raw file per depth, row-major, unit length; every narrower width is a prefix."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_ese.errors import DataError
+from rag_ese.types import Float32s, Passage, Size
+
+PROGRESS = "progress.json"
+DTYPES = {"float32": np.float32, "float16": np.float16}
+
+
+class LayerEncoder(Protocol):
+    """What the index needs of an encoder; `rag_ese.encoder.ElasticEncoder` is one."""
+
+    name: str
+    revision: str
+    depth: int
+    width: int
+
+    def encode_layers(
+        self, texts: Sequence[str], layers: Sequence[int], *, progress: Callable[[int], None] | None = None
+    ) -> dict[int, Float32s]: ...
+
+
+def vector_file(layer: int) -> str:
+    """The name of a depth's file, relative to the store."""
+    return f"vectors/L{layer}.vec"
+
+
+def encode_passages(
+    folder: Path,
+    passages: Sequence[Passage],
+    encoder: LayerEncoder,
+    layers: Sequence[int],
+    dtype: str,
+    shard: int,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Encodes `passages` at all `layers` in one pass, `shard` passages at a time, into `folder`.
+
+    Killed at any moment and called again, it goes on after the last shard that is wholly on disk, and the files end up
+    the same: a shard is always encoded as a whole, so batches do not depend on where an earlier run stopped.
+    """
+    (folder / "vectors").mkdir(exist_ok=True)
+    done = _rows_done(folder)
+    row_bytes = encoder.width * np.dtype(DTYPES[dtype]).itemsize
+    if progress and done:
+        progress(done)
+    files = [(folder / vector_file(layer)).open("ab") for layer in layers]
+    try:
+        for file in files:
+            file.truncate(done * row_bytes)
+        for start in range(done, len(passages), shard):
+            rows = passages[start : start + shard]
+            vectors = encoder.encode_layers([passage.full for passage in rows], layers, progress=progress)
+            for layer, file in zip(layers, files, strict=True):
+                file.write(_unit(vectors[layer], start).astype(DTYPES[dtype]).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            _note_rows(folder, start + len(rows))
+    finally:
+        for file in files:
+            file.close()
+
+
+def _rows_done(folder: Path) -> int:
+    file = folder / PROGRESS
+    return int(json.loads(file.read_text())["rows"]) if file.exists() else 0
+
+
+def _note_rows(folder: Path, rows: int) -> None:
+    draft = folder / (PROGRESS + ".draft")
+    draft.write_text(json.dumps({"rows": rows}))
+    os.replace(draft, folder / PROGRESS)
+
+
+def _unit(vectors: Float32s, first_row: int) -> Float32s:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(norms).all():
+        row = first_row + int(np.flatnonzero(~np.isfinite(norms))[0])
+        raise DataError(f"the encoder gave a vector that is not finite for passage {row}: try --dtype float32")
+    return np.asarray(vectors / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
+
+
+class VectorFile:
+    """One depth's vectors, memory-mapped: rows are read when asked for, cut to a width and brought to unit length."""
+
+    def __init__(self, path: Path, width: int, dtype: str) -> None:
+        self.width = width
+        self._map: npt.NDArray[np.floating] = np.memmap(path, DTYPES[dtype], "r").reshape(-1, width)
+
+    def __len__(self) -> int:
+        return len(self._map)
+
+    def rows(self, rows: npt.NDArray[np.int64] | slice, dim: int) -> Float32s:
+        """The vectors of `rows` at width `dim`: n x dim, float32, unit length."""
+        cut = np.asarray(self._map[rows, :dim], dtype=np.float32)
+        if dim == self.width and self._map.dtype == np.float32:
+            return cut
+        norms = np.linalg.norm(cut, axis=1, keepdims=True)
+        return np.asarray(cut / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
+
+
+def layers_of(sizes: Sequence[Size]) -> list[int]:
+    """The depths that `sizes` need, shallowest first."""
+    return sorted({size.layers for size in sizes})
