@@ -16,6 +16,9 @@ from rag_ese.errors import ConfigError
 
 Model = TypeVar("Model", bound="StrictModel")
 
+POSITIONAL: dict[str, Any] = {"positional": True}
+"""As a field's `json_schema_extra`: the field is given by its place on the command line, not by a flag."""
+
 
 class StrictModel(BaseModel):
     """A configuration whose unknown keys are errors. Every field carries a description: it becomes the help text."""
@@ -27,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser, model: type[StrictModel]) -> 
     """Adds one flag per field of `model` (`top_k` becomes `--top-k`), and `--config` for a YAML file of the same keys."""
     parser.add_argument("--config", metavar="FILE", type=Path, help="YAML file with these options as keys")
     for name, field in model.model_fields.items():
+        if field.json_schema_extra == POSITIONAL:
+            parser.add_argument(name, metavar=name.upper(), help=field.description)
+            continue
         default = "" if field.default in (None, "") else f" (default: {field.default})".replace("%", "%%")
         arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{field.description}{default}"}
         if field.annotation is bool:

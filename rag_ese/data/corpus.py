@@ -49,6 +49,11 @@ def pool(hotpot: HotpotQA, corpora: Sequence[Path] = ()) -> Iterator[Passage]:
         )
 
 
+def fingerprint(path: Path) -> str:
+    """The hash of a corpus's file, as `files.fingerprint` gives it."""
+    return files.fingerprint(_file(path))
+
+
 def _file(path: Path) -> Path:
     if not path.is_dir():
         return path

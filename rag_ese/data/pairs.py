@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rag_ese.data import files
 from rag_ese.errors import DataError
 
 
@@ -15,23 +14,13 @@ def read_pairs(path: Path) -> Iterator[tuple[str, str]]:
 
     The passage is title, newline, context, as passages are encoded everywhere in this project.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _pair(line, f"{path}, line {number}")
-    except OSError as error:
-        raise DataError(f"cannot read the pairs in {path}: {error}") from error
-
-
-def _pair(line: str, where: str) -> tuple[str, str]:
-    try:
-        row = json.loads(line)
-        question, context, title = row["question"], row["context"], row.get("title") or ""
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{where} is not an object with question and context: {error!r}") from error
-    return question, f"{title.replace('_', ' ')}\n{context}" if title else context
+    for number, row in files.read_jsonl(path):
+        where = f"{path}, line {number}"
+        if not isinstance(row, dict):
+            raise DataError(f"{where} is not an object with question and context: correct the line")
+        question, context = (files.text(row.get(name), name, where) for name in ("question", "context"))
+        title = str(row.get("title") or "").replace("_", " ")
+        yield question, f"{title}\n{context}" if title else context
 
 
 def distinct_passages(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

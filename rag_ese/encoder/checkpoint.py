@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from rag_ese.encoder.blocks import BlockModel
 from rag_ese.encoder.heads import Head, ModuleHead, ViewHeads
@@ -75,6 +76,7 @@ def load_checkpoint(path: Path, dtype: torch.dtype, heads: Path | None = None) -
 
 
 def _load_backbone(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
         model, info = AutoModel.from_pretrained(

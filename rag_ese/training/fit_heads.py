@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from safetensors.torch import save_file
 
-from rag_ese.cli import run
+from rag_ese.cli import Command, run
 from rag_ese.config import StrictModel
 from rag_ese.data.pairs import distinct_passages, read_pairs
 from rag_ese.encoder import ElasticEncoder
@@ -64,4 +64,4 @@ def save_heads(heads: ViewHeads, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run("rag_ese.training.fit_heads", FitConfig, main, __doc__)
+    run("rag_ese.training.fit_heads", {"": Command(FitConfig, main, "fit elastic heads for a backbone in closed form")})

@@ -1,0 +1,1 @@
+"""What each size costs: retrieval and answer metrics, significance, time and memory, reports."""

@@ -1,0 +1,115 @@
+"""From options to a store: loads the data and the encoder, and builds or estimates. Shared by the index and eval commands."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from rag_ese.config import StrictModel
+from rag_ese.data import HotpotQA, pool
+from rag_ese.data.config import DataConfig
+from rag_ese.encoder import ElasticEncoder
+from rag_ese.encoder.config import EncoderConfig
+from rag_ese.errors import ConfigError
+from rag_ese.index import DataEntry, ModelEntry, Plan, Store, build
+from rag_ese.index.vectors import layers_of
+from rag_ese.types import Size, parse_sizes
+
+INDEXES = Path("indexes")
+
+
+class StoreConfig(StrictModel):
+    """What a store holds and how it is built."""
+
+    kind: str = Field(
+        "flat", description="FAISS index: flat, fp16, sq8, hnsw, ivf, panorama, or a FAISS factory string"
+    )
+    stored: Literal["float32", "float16"] = Field("float32", description="precision of the full vectors on disk")
+    shard: int = Field(4096, ge=1, description="passages encoded between two writes to disk")
+    bm25: bool = Field(True, description="also build the BM25 index (control and hybrid)")
+
+
+class IndexConfig(DataConfig, EncoderConfig, StoreConfig):
+    """The options of `python -m rag_ese.index hotpotqa`."""
+
+    sizes: str = Field("64,128,768", description="sizes: 64,128 (at every depth of --layers) or L3-d64")
+    layers: str = Field("", description="depths for the bare widths of --sizes, such as 2,4,6 (default: full depth)")
+    out: Path = Field(INDEXES, description="folder for indexes")
+    name: str = Field("", description="the index's name in that folder (default: from data and model)")
+    dry_run: bool = Field(False, description="only print the estimated time, memory and disk")
+    overwrite: bool = Field(False, description="replace an index of the same name")
+
+    def folder(self, hotpot: HotpotQA) -> Path:
+        if self.name and (Path(self.name).name != self.name or self.name.startswith(".")):
+            raise ConfigError(f"the name {self.name!r} is not a plain folder name: use letters, digits, - and _")
+        return self.out / (self.name or default_name(hotpot, self.model))
+
+
+def default_name(hotpot: HotpotQA, model: str) -> str:
+    """A readable folder name, such as `hotpot_dev_distractor_700-embedded`."""
+    source = Path(hotpot.source).name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_]+", "-", f"{source}-{Path(model).name}").strip("-")
+
+
+def read_layers(text: str) -> list[int]:
+    """`2,4,6` as numbers."""
+    parts = [part.strip().lstrip("Ll") for part in text.split(",") if part.strip()]
+    if not all(part.isdigit() for part in parts):
+        raise ConfigError(f"cannot read the layers {text!r}: write numbers such as 2,4,6")
+    return [int(part) for part in parts]
+
+
+def make_plan(
+    config: StoreConfig, data: DataEntry, encoder: ElasticEncoder, sizes: list[Size]
+) -> Plan:
+    """What the store will be, to the last byte."""
+    encoder.check(sizes)
+    return Plan(
+        model=ModelEntry(
+            name=encoder.name,
+            revision=encoder.revision,
+            dtype=str(encoder.dtype).removeprefix("torch."),
+            depth=encoder.depth,
+            width=encoder.width,
+        ),
+        data=data,
+        layers=tuple(layers_of(sizes)),
+        sizes=tuple(map(str, sizes)),
+        kind=config.kind,
+        stored=config.stored,
+        shard=config.shard,
+        bm25=config.bm25,
+    )
+
+
+def data_entry(config: DataConfig, hotpot: HotpotQA) -> DataEntry:
+    """Where the pool came from."""
+    return DataEntry(name=config.pool_name(hotpot), revision=config.pool_revision(hotpot), fallback=hotpot.fallback)
+
+
+def automatic_store(
+    config: DataConfig,
+    store: StoreConfig,
+    hotpot: HotpotQA,
+    encoder: ElasticEncoder,
+    sizes: list[Size],
+    notify: Callable[[str], None],
+) -> Store:
+    """Builds a store for an evaluation that was given none, or finds the one that was built for it before."""
+    plan = make_plan(store, data_entry(config, hotpot), encoder, sizes)
+    key = hashlib.blake2b(plan.model_dump_json().encode(), digest_size=4).hexdigest()
+    folder = INDEXES / f"{default_name(hotpot, encoder.name)}-{key}"
+    notify(f"index: {'found' if folder.exists() else 'building'} {folder}")
+    return build(folder, plan, lambda: pool(hotpot, config.corpora()), encoder)
+
+
+def sizes_of(text: str, layers: str, encoder: ElasticEncoder) -> list[Size]:
+    """The sizes on the command line, checked against the encoder, smallest first."""
+    sizes = sorted(parse_sizes(text, encoder.depth, encoder.width, read_layers(layers)))
+    encoder.check(sizes)
+    return sizes

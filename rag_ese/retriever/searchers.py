@@ -1,0 +1,142 @@
+"""Searchers: queries in, rankings out. A size, a funnel, BM25 and a hybrid are interchangeable behind one method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from rag_ese.errors import ConfigError
+from rag_ese.index.lexical import best
+from rag_ese.index.store import Store
+from rag_ese.retriever.funnel import Funnel
+from rag_ese.types import Float32s, Int64s, Ranking, Size
+
+HYBRID_WEIGHT = 0.4
+"""BM25's share in a hybrid; chosen on HotpotQA training questions (docs/log.md)."""
+_QUERIES = 1024  # encoded together, so that what a pass keeps between stages stays small
+
+
+class QueryEncoding(Protocol):
+    """Queries on their way through an encoder: embeddings at a size, deeper ones continuing from shallower ones."""
+
+    def at(self, size: Size) -> Float32s: ...
+
+
+class QueryEncoder(Protocol):
+    """What a searcher needs of an encoder; `rag_ese.encoder.ElasticEncoder` is one."""
+
+    name: str
+    revision: str
+
+    def begin(self, texts: Sequence[str]) -> QueryEncoding: ...
+
+
+class Searcher(Protocol):
+    """Finds passages for queries: one ranking per query, at most `keep` passages each."""
+
+    name: str
+    keep: int
+
+    def search(self, queries: Sequence[str]) -> list[Ranking]: ...
+
+
+class FunnelSearcher:
+    """Coarse to fine over a store. The first stage is a FAISS search, later ones gather full vectors and score them."""
+
+    def __init__(self, store: Store, encoder: QueryEncoder, funnel: Funnel) -> None:
+        store.check_model(encoder.name, encoder.revision)
+        store.index(funnel.stages[0].size)
+        for stage in funnel.stages[1:]:
+            store.vectors(stage.size.layers)
+            if stage.size.dim > store.width:
+                raise ConfigError(f"the funnel stage {stage} is wider than the {store.width} dimensions in {store.folder}")
+        self.name = str(funnel.stages[0].size) if len(funnel.stages) == 1 else str(funnel)
+        self.keep = funnel.keep
+        self._store, self._encoder, self._funnel = store, encoder, funnel
+
+    def search(self, queries: Sequence[str]) -> list[Ranking]:
+        return [ranking for chunk in _chunks(queries) for ranking in self._search(chunk)]
+
+    def _search(self, queries: Sequence[str]) -> list[Ranking]:
+        first, *later = self._funnel.stages
+        encoding = self._encoder.begin(queries)
+        scores, rows = self._store.search(first.size, encoding.at(first.size), first.keep)
+        rankings = [Ranking(r[r >= 0], s[r >= 0]) for r, s in zip(rows, scores, strict=True)]
+        for stage in later:
+            vectors = encoding.at(stage.size)
+            rankings = [
+                rank(query, ranking.rows, self.vectors(ranking.rows, stage.size), stage.keep)
+                for query, ranking in zip(vectors, rankings, strict=True)
+            ]
+        return rankings
+
+    def vectors(self, rows: Int64s, size: Size) -> Float32s:
+        """The stored vectors of `rows` at `size`."""
+        return self._store.vectors(size.layers).rows(rows, size.dim)
+
+
+class BM25Searcher:
+    """The lexical control."""
+
+    name = "BM25"
+
+    def __init__(self, store: Store, keep: int) -> None:
+        self.keep = keep
+        self._bm25 = store.bm25
+
+    def search(self, queries: Sequence[str]) -> list[Ranking]:
+        return [self._bm25.search(query, self.keep) for query in queries]
+
+
+class HybridSearcher:
+    """Dense and lexical together: cosine + weight * BM25, the latter divided by the query's best BM25 score.
+
+    The candidates are what the funnel keeps and the `pool` best of BM25; each is scored by both sides, whichever it
+    came from.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: QueryEncoder,
+        funnel: Funnel,
+        keep: int,
+        weight: float = HYBRID_WEIGHT,
+        pool: int = 200,
+    ) -> None:
+        self._dense = FunnelSearcher(store, encoder, funnel)
+        self._size = funnel.stages[-1].size
+        self._bm25, self._encoder = store.bm25, encoder
+        self._weight, self._pool = weight, pool
+        self.keep = keep
+        self.name = f"{self._dense.name} + BM25"
+
+    def search(self, queries: Sequence[str]) -> list[Ranking]:
+        return [ranking for chunk in _chunks(queries) for ranking in self._search(chunk)]
+
+    def _search(self, queries: Sequence[str]) -> list[Ranking]:
+        vectors = self._encoder.begin(queries).at(self._size)
+        rankings = self._dense.search(queries)
+        return [self._fuse(*each) for each in zip(queries, vectors, rankings, strict=True)]
+
+    def _fuse(self, query: str, vector: Float32s, dense: Ranking) -> Ranking:
+        lexical = self._bm25.scores(query)
+        rows = np.union1d(dense.rows, best(lexical, self._pool, above=0.0).rows)
+        top = float(lexical.max(initial=0.0))
+        share = lexical[rows] / top if top > 0 else np.zeros(len(rows), np.float32)
+        scores = self._dense.vectors(rows, self._size) @ vector + np.float32(self._weight) * share
+        chosen = best(scores, self.keep)
+        return Ranking(rows[chosen.rows], chosen.scores)
+
+
+def rank(query: Float32s, rows: Int64s, vectors: Float32s, keep: int) -> Ranking:
+    """The `keep` best of `rows` by inner product; equal scores in order of row, as in an exact search."""
+    order = np.argsort(rows, kind="stable")
+    chosen = best(vectors[order] @ query, keep)
+    return Ranking(rows[order][chosen.rows], chosen.scores)
+
+
+def _chunks(queries: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (queries[start : start + _QUERIES] for start in range(0, len(queries), _QUERIES))
