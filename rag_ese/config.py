@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from rag_ese.errors import ConfigError
 
@@ -29,7 +30,7 @@ class StrictModel(BaseModel):
 def add_arguments(parser: argparse.ArgumentParser, model: type[StrictModel]) -> None:
     """Adds one flag per field of `model` (`top_k` becomes `--top-k`), and `--config` for a YAML file of the same keys."""
     parser.add_argument("--config", metavar="FILE", type=Path, help="YAML file with these options as keys")
-    for name, field in model.model_fields.items():
+    for name, field in _by_key(model).items():
         if field.json_schema_extra == POSITIONAL:
             parser.add_argument(name, metavar=name.upper(), help=field.description)
             continue
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, model: type[StrictModel]) -> 
 
 def from_arguments(model: type[Model], arguments: argparse.Namespace) -> Model:
     """The configuration of a parsed command line: the file's keys, overridden by the flags that were given."""
-    given = {name: value for name, value in vars(arguments).items() if name in model.model_fields}
+    given = {name: value for name, value in vars(arguments).items() if name in _by_key(model)}
     return load(model, arguments.config, given)
 
 
@@ -55,6 +56,11 @@ def load(model: type[Model], path: Path | None = None, overrides: dict[str, Any]
         return model.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_sentence(model, error, path)) from error
+
+
+def _by_key(model: type[StrictModel]) -> dict[str, FieldInfo]:
+    """The fields under the names that users write."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -76,7 +82,7 @@ def _sentence(model: type[StrictModel], error: ValidationError, path: Path | Non
     key = ".".join(str(part) for part in first["loc"]) or model.__name__
     where = f" in {path}" if path else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{where}: the keys are {', '.join(model.model_fields)}"
+        return f"unknown key {key!r}{where}: the keys are {', '.join(_by_key(model))}"
     message = first["msg"].removeprefix("Value error, ")
     shown = "" if first["type"] == "value_error" else f", got {first['input']!r}"
     return f"{key}{where}: {message[:1].lower()}{message[1:]}{shown}"

@@ -111,6 +111,12 @@ class Store:
     def index_bytes(self, size: Size) -> int:
         return self.manifest.files[index_file(size)].bytes
 
+    def vector_bytes(self, layer: int) -> int:
+        return self.manifest.files[vector_file(layer)].bytes
+
+    def bm25_bytes(self) -> int:
+        return sum(entry.bytes for name, entry in self.manifest.files.items() if name.startswith(FOLDER + "/"))
+
     def verify(self) -> int:
         """Reads every file and compares it with its checksum; returns the number of bytes read."""
         for name, expected in self.manifest.files.items():

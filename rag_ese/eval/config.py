@@ -1,0 +1,36 @@
+"""The options of `python -m rag_ese.eval hotpotqa`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from rag_ese.data.config import DataConfig
+from rag_ese.encoder.config import EncoderConfig
+from rag_ese.indexing import StoreConfig
+from rag_ese.retriever.searchers import HYBRID_WEIGHT
+
+RUNS = Path("eval/runs")
+
+
+class EvalConfig(DataConfig, EncoderConfig, StoreConfig):
+    """What is measured, on what, and where the results go."""
+
+    sizes: str = Field("64,128,768", description="sizes: 64,128 (at every depth of --layers) or L3-d64")
+    layers: str = Field("", description="depths for the bare widths of --sizes, such as 2,4,6 (default: full depth)")
+    funnel: str = Field("", description="funnels such as 'L3-d64:200 > L6-d768:10', several separated by ;")
+    hybrid: bool = Field(False, description="add a dense + BM25 hybrid of every size (the largest always has one)")
+    hybrid_weight: float = Field(HYBRID_WEIGHT, ge=0, description="BM25's share in a hybrid")
+    index: str = Field("", description="an index folder (default: one is built in indexes/ and found again)")
+    generator: str = Field("auto", description="auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL")
+    prompt: str = Field("hotpotqa-v1", description="prompt file for language models: a bundled name or a path")
+    top_k: int = Field(10, ge=1, description="passages that the generator reads")
+    depth: int = Field(100, ge=1, description="passages that are retrieved per question")
+    limit: int | None = Field(None, ge=1, description="number of questions, a seeded sample (the pool stays whole)")
+    seed: int = Field(0, description="seed of the sample and of the bootstrap")
+    resamples: int = Field(10_000, ge=100, description="bootstrap resamples")
+    latency_queries: int = Field(100, ge=0, description="queries that are timed one at a time, per row; 0: none")
+    out: Path | None = Field(None, description=f"folder for the results (default: a new one in {RUNS})")
+    cache: str = Field("", description=f"sqlite file of answers given before, or none (default: in {RUNS})")
+    as_json: bool = Field(False, alias="json", description="print the results as JSON instead of a table")

@@ -1,0 +1,184 @@
+"""The size study: the same HotpotQA questions, retrieved and answered at every size, scored and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rag_ese.data import HotpotQA, resolve_gold
+from rag_ese.encoder import ElasticEncoder
+from rag_ese.errors import ConfigError, DataError
+from rag_ese.eval import answers as answer_metrics
+from rag_ese.eval import retrieval as retrieval_metrics
+from rag_ese.eval.config import RUNS, EvalConfig
+from rag_ese.eval.cost import hardware, latency, peak_memory, versions
+from rag_ese.eval.results import Results, SystemResult, compare
+from rag_ese.eval.systems import System, systems
+from rag_ese.generator import CachedGenerator, Generator, load_prompt, resolve
+from rag_ese.index import Store, extend
+from rag_ese.indexing import automatic_store, sizes_of
+from rag_ese.pipeline import Pipeline
+from rag_ese.progress import progress_bar
+from rag_ese.retriever import Funnel
+from rag_ese.types import Answer, Question, Ranking, Size
+
+
+def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
+    """Runs the study that `config` describes. `notify` is told what was chosen or substituted, as it happens."""
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        notify(text)
+
+    hotpot = config.load(note, config.limit, config.seed)
+    encoder = config.load_encoder()
+    generator = _generator(config, note)
+    sizes = sizes_of(config.sizes, config.layers, encoder)
+    funnels = [Funnel.parse(part, encoder.depth, encoder.width) for part in config.funnel.split(";") if part.strip()]
+    store = _store(config, hotpot, encoder, sizes, funnels, note)
+    questions = _questions(config, hotpot, store, note)
+    rows = list(systems(store, encoder, sizes, funnels, config.depth, config.hybrid, config.hybrid_weight))
+    results = [_measure(config, row, store, questions, generator) for row in rows]
+    reference = str(max(sizes))
+    compare(results, reference, config.resamples, config.seed)
+    return Results(
+        config=config.model_dump(mode="json"),
+        data={"source": hotpot.source, "revision": hotpot.revision, "fallback": hotpot.fallback},
+        pool={"passages": len(store), **store.manifest.plan.data.model_dump()},
+        model=store.manifest.plan.model.model_dump(),
+        query_dtype=str(encoder.dtype).removeprefix("torch."),
+        generator={"name": generator.name, "fingerprint": generator.fingerprint} if generator else None,
+        answers=_cache_counts(generator),
+        encoding=_encoding(store),
+        hardware=hardware(),
+        versions=versions(),
+        peak_memory_bytes=peak_memory(),
+        notes=notes,
+        reference=reference,
+        questions=questions,
+        systems=results,
+    )
+
+
+def _generator(config: EvalConfig, note: Callable[[str], None]) -> Generator | None:
+    generator = resolve(config.generator, note, load_prompt(config.prompt))
+    if generator is None or config.cache == "none":
+        return generator
+    return CachedGenerator(generator, Path(config.cache) if config.cache else RUNS / "answers.sqlite")
+
+
+def _store(
+    config: EvalConfig,
+    hotpot: HotpotQA,
+    encoder: ElasticEncoder,
+    sizes: Sequence[Size],
+    funnels: Sequence[Funnel],
+    note: Callable[[str], None],
+) -> Store:
+    """The index that was named, with the sizes that it lacks added, or one built for this data and found again."""
+    stages = [stage.size for funnel in funnels for stage in funnel.stages]
+    encoder.check(stages)
+    if not config.index:
+        return automatic_store(config, config, hotpot, encoder, sorted({*sizes, *stages}), note)
+    if config.corpus:
+        raise ConfigError("--corpus belongs to the index: with --index the pool is what the index holds; leave one out")
+    store = Store(Path(config.index))
+    store.check_model(encoder.name, encoder.revision)
+    missing = sorted({*sizes, *stages} - {*store.sizes})
+    if missing:
+        layers = sorted({size.layers for size in missing} - {*store.manifest.plan.layers})
+        work = f"encoding {len(store):,} passages at {', '.join(f'L{layer}' for layer in layers)}" if layers else "quick"
+        note(f"adding {', '.join(map(str, missing))} to {config.index}, which lacks them ({work})")
+        store = extend(store.folder, missing, encoder)
+    return store
+
+
+def _questions(
+    config: EvalConfig, hotpot: HotpotQA, store: Store, note: Callable[[str], None]
+) -> list[Question]:
+    """The questions with their gold passages as this pool has them; what the pool lacks is said, and counts as missed."""
+    questions = hotpot.questions
+    if blank := [question.id for question in questions if len(question.id.split()) != 1]:
+        raise DataError(f"the question id {blank[0]!r} holds a blank, which a TREC run cannot carry: rename it")
+    if config.setting == "fullwiki":
+        questions, _ = resolve_gold(questions, (store.passages[row] for row in range(len(store))))
+    pool = {store.passages.id(row) for row in range(len(store))}
+    gold = [name for question in questions for name in question.gold]
+    missing = sum(name not in pool for name in gold)
+    if missing == len(gold):
+        raise DataError(
+            f"{store.folder} holds none of the {len(gold)} gold passages of {hotpot.source}: it was built from other "
+            "data; build one with --data or --corpus of these questions"
+        )
+    if missing:
+        note(f"WARNING: the pool lacks {missing} of {len(gold)} gold passages; they count as not retrieved")
+    return questions
+
+
+def _measure(
+    config: EvalConfig, system: System, store: Store, questions: Sequence[Question], generator: Generator | None
+) -> SystemResult:
+    texts = [question.text for question in questions]
+    rankings = system.searcher.search(texts)
+    ids = {q.id: [store.passages.id(int(row)) for row in ranking.rows] for q, ranking in zip(questions, rankings, strict=True)}
+    rows = {name: int(row) for q, ranking in zip(questions, rankings, strict=True) for name, row in zip(ids[q.id], ranking.rows, strict=True)}
+    values = retrieval_metrics.score(
+        ids, questions, min(system.searcher.keep, len(store)), lambda name: store.passages[rows[name]].full
+    )
+    given: dict[str, Answer] = {}
+    if generator:
+        given = _answer(config, system, store, questions, rankings, generator)
+        values |= answer_metrics.score(given, questions)
+    return SystemResult(
+        name=system.name,
+        kind=system.kind,
+        size=str(system.size) if system.size else None,
+        index_bytes=system.index_bytes,
+        vector_bytes=system.vector_bytes,
+        latency=latency(system.searcher, texts[: config.latency_queries]),
+        values=values,
+        rankings=ids,
+        answers=given,
+    )
+
+
+def _answer(
+    config: EvalConfig,
+    system: System,
+    store: Store,
+    questions: Sequence[Question],
+    rankings: Sequence[Ranking],
+    generator: Generator,
+) -> dict[str, Answer]:
+    pipeline = Pipeline(store, system.searcher, generator, config.top_k)
+    done = 0
+    with progress_bar(f"answering from {system.name}", len(questions)) as advance:
+
+        def report(total: int) -> None:
+            nonlocal done
+            advance(total - done)
+            done = total
+
+        answers = pipeline.read([question.text for question in questions], rankings, report)
+    return {question.id: answer for question, answer in zip(questions, answers, strict=True)}
+
+
+def _cache_counts(generator: Generator | None) -> dict[str, int]:
+    return (
+        {"found_in_cache": generator.hits, "generated": generator.misses}
+        if isinstance(generator, CachedGenerator)
+        else {}
+    )
+
+
+def _encoding(store: Store) -> dict[str, Any] | None:
+    """How fast the passages were encoded when the store was built, if it still says so."""
+    file = store.folder / "build.json"
+    if not file.exists():
+        return None
+    timing = json.loads(file.read_text())
+    return {**timing, "layers": list(store.manifest.plan.layers)}
+

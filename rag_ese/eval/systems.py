@@ -1,0 +1,55 @@
+"""The rows of a table: every size, every funnel, BM25, and hybrids, each behind the same method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rag_ese.index import Store
+from rag_ese.retriever import BM25Searcher, Funnel, FunnelSearcher, HybridSearcher, Searcher
+from rag_ese.retriever.searchers import QueryEncoder
+from rag_ese.types import Size
+
+Kind = Literal["size", "funnel", "BM25", "hybrid"]
+
+
+@dataclass(frozen=True)
+class System:
+    """A searcher, what it is, and the bytes that it searches (whole index) and may gather from (full vectors)."""
+
+    searcher: Searcher
+    kind: Kind
+    index_bytes: int
+    vector_bytes: int = 0
+    size: Size | None = None
+
+    @property
+    def name(self) -> str:
+        return self.searcher.name
+
+
+def systems(
+    store: Store,
+    encoder: QueryEncoder,
+    sizes: Sequence[Size],
+    funnels: Sequence[Funnel],
+    depth: int,
+    hybrids: bool,
+    hybrid_weight: float,
+) -> Iterator[System]:
+    """One system per size, then the funnels, then BM25 and the hybrids where the store has BM25."""
+    for size in sizes:
+        searcher = FunnelSearcher(store, encoder, Funnel.single(size, depth))
+        yield System(searcher, "size", store.index_bytes(size), size=size)
+    for funnel in funnels:
+        first, last = funnel.stages[0].size, funnel.stages[-1].size
+        vectors = sum(store.vector_bytes(layer) for layer in {stage.size.layers for stage in funnel.stages[1:]})
+        yield System(FunnelSearcher(store, encoder, funnel), "funnel", store.index_bytes(first), vectors, last)
+    if not store.manifest.plan.bm25:
+        return
+    yield System(BM25Searcher(store, depth), "BM25", store.bm25_bytes())
+    for size in sizes if hybrids else [max(sizes)]:
+        wide = Funnel.single(size, max(depth, 200))
+        hybrid = HybridSearcher(store, encoder, wide, depth, hybrid_weight)
+        yield System(hybrid, "hybrid", store.index_bytes(size) + store.bm25_bytes(), store.vector_bytes(size.layers), size)
