@@ -79,6 +79,7 @@ def _load_backbone(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Pre
     disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
+        config.output_hidden_states = False  # some folders ask for all states; a pass keeps just those it needs
         model, info = AutoModel.from_pretrained(
             path, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
         )

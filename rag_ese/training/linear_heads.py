@@ -1,6 +1,6 @@
 """Fits the linear heads of an elastic encoder in closed form: no gradient, seconds on a CPU.
 
-Full depth: two views beside each other, [m_n, sqrt(w) * N(m_v)], rotated by the principal axes of the result so that the
+Full depth: two views beside each other, [m_n, sqrt(w) * N(m_v)], rotated by the principal axes of passages so that the
 energy sits in the first dimensions. N is a noise-whitening map for the shallow view v: the inverse square root of
 E[(q - p)(q - p)^T] over matching question-passage pairs, which shrinks the directions along which a question differs
 from its own passage (length, form, the gap between the two kinds of text) and keeps those that tell passages apart.
@@ -26,26 +26,35 @@ class HeadSettings:
 
     view: int = 1
     """The layer of the shallow view."""
-    weight: float = 0.25
+    weight: float = 0.15
     """Its share in the inner product, relative to the deep view's; 0 leaves it out."""
     noise_floor: float = 0.03
     """Added to the noise covariance's eigenvalues, in units of their mean."""
     ridge: float = 0.001
     """Added to the ridge regression's covariance eigenvalues, in units of their mean."""
+    pool_weight: float = 4.0
+    """How often a passage of the pool counts in the principal axes, where a passage of the pairs counts once."""
 
 
 def fit_heads(
-    questions: Mapping[int, Float32s], passages: Mapping[int, Float32s], settings: HeadSettings = HeadSettings()
+    questions: Mapping[int, Float32s],
+    passages: Mapping[int, Float32s],
+    pool: Mapping[int, Float32s],
+    settings: HeadSettings = HeadSettings(),
 ) -> ViewHeads:
-    """Heads for every layer of `passages` (layer -> N x hidden pooled vectors; row i of `questions` matches row i)."""
+    """Heads for every layer of `passages` (layer -> N x hidden pooled vectors; row i of `questions` matches row i).
+
+    `pool` holds the pooled vectors of further passages, of the kind that will be searched: the axes follow them most.
+    """
     layers = sorted(passages)
-    both = {layer: np.concatenate([passages[layer], questions[layer]]).astype(np.float64) for layer in layers}
-    weight, bias = _two_views(both, questions, passages, settings)
-    target = _unit(_views(both, layers[-1], settings.view) @ weight.T + bias)
-    axes = np.linalg.eigh(target.T @ target)[1][:, ::-1]
+    rows = {layer: np.concatenate([passages[layer], pool[layer], questions[layer]]).astype(np.float64) for layer in layers}
+    weight, bias = _two_views(questions, passages, settings)
+    target = _unit(_views(rows, layers[-1], settings.view) @ weight.T + bias)
+    of_pairs, of_pool, _ = np.split(target, np.cumsum([len(passages[layers[-1]]), len(pool[layers[-1]])]))
+    axes = np.linalg.eigh(of_pairs.T @ of_pairs + settings.pool_weight * of_pool.T @ of_pool)[1][:, ::-1]
     weights, biases = {layers[-1]: axes.T @ weight}, {layers[-1]: axes.T @ bias}
     for layer in layers[:-1]:
-        weights[layer], biases[layer] = _ridge(_views(both, layer, settings.view), target @ axes, settings.ridge)
+        weights[layer], biases[layer] = _ridge(_views(rows, layer, settings.view), target @ axes, settings.ridge)
     return ViewHeads(settings.view, _tensors(weights), _tensors(biases))
 
 
@@ -54,13 +63,13 @@ def _views(pooled: Mapping[int, np.ndarray], layer: int, view: int) -> np.ndarra
 
 
 def _two_views(
-    both: Mapping[int, np.ndarray],
-    questions: Mapping[int, Float32s],
-    passages: Mapping[int, Float32s],
-    settings: HeadSettings,
+    questions: Mapping[int, Float32s], passages: Mapping[int, Float32s], settings: HeadSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """The full-depth map before its rotation: weight (2 hidden x 2 hidden) and bias."""
-    deep, shallow = both[max(both)], both[settings.view]
+    deep, shallow = (
+        np.concatenate([passages[layer], questions[layer]]).astype(np.float64)
+        for layer in (max(passages), settings.view)
+    )
     hidden = deep.shape[1]
     difference = (questions[settings.view] - passages[settings.view]).astype(np.float64)
     whitening = _power(difference.T @ difference / len(difference), -0.5, settings.noise_floor)
