@@ -2,8 +2,8 @@
 
     python benchmarks/choose_views.py --pairs SQUAD.jsonl.gz,SHIFTS.jsonl.gz --pool HOTPOT_TRAIN.json.gz --out /tmp/heads
 
-The axes of a fold are fitted without the passages of the questions that are scored with them. The pool searched is all
-passages of the file and of the pairs. Nothing is written; --out is there because the options are those of fit_heads.
+The axes of a fold are fitted without the gold passages of the questions that are scored with them. The pool searched is
+all passages of the file and of the pairs. Nothing is written; --out is there because the options are those of fit_heads.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def main(config: FitConfig) -> None:
     order = np.random.default_rng(0).permutation(len(hotpot.questions))
     folds = [sorted(order[::2].tolist()), sorted(order[1::2].tolist())]
     depth = max(pool)
-    trials = [HeadSettings(view, weight) for view in (1, 2, 5) for weight in (0.05, 0.1, 0.15, 0.25, 0.5)]
-    trials = [HeadSettings(weight=0.0), *trials, *(HeadSettings(pool_weight=each) for each in (0.0, 1.0, 16.0))]
+    trials = [HeadSettings(view, weight) for view in (1, 2, 5) for weight in (0.1, 0.15, 0.25, 0.5)]
+    trials = [HeadSettings(weight=0.0), *trials, *(HeadSettings(pool_weight=each) for each in (0.0, 1.0, 16.0, 64.0))]
     for settings in trials:
         found: dict[int, dict[str, list[str]]] = {width: {} for width in WIDTHS}
         for held in folds:

@@ -1,4 +1,4 @@
-"""`python -m rag_ese.training.fit_heads --pairs FILE --pool FILE --out DIR`: fits elastic heads for a backbone and saves them."""
+"""Fits elastic heads for a backbone: `python -m rag_ese.training.fit_heads --pairs FILE --pool FILE --out DIR`."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class HeadSettings:
     """Added to the noise covariance's eigenvalues, in units of their mean."""
     ridge: float = 0.001
     """Added to the ridge regression's covariance eigenvalues, in units of their mean."""
-    pool_weight: float = 4.0
+    pool_weight: float = 16.0
     """How often a passage of the pool counts in the principal axes, where a passage of the pairs counts once."""
 
 
@@ -47,14 +47,17 @@ def fit_heads(
     `pool` holds the pooled vectors of further passages, of the kind that will be searched: the axes follow them most.
     """
     layers = sorted(passages)
-    rows = {layer: np.concatenate([passages[layer], pool[layer], questions[layer]]).astype(np.float64) for layer in layers}
+    rows = {
+        layer: np.concatenate([passages[layer], pool[layer], questions[layer]]).astype(np.float64) for layer in layers
+    }
     weight, bias = _two_views(questions, passages, settings)
     target = _unit(_views(rows, layers[-1], settings.view) @ weight.T + bias)
     of_pairs, of_pool, _ = np.split(target, np.cumsum([len(passages[layers[-1]]), len(pool[layers[-1]])]))
     axes = np.linalg.eigh(of_pairs.T @ of_pairs + settings.pool_weight * of_pool.T @ of_pool)[1][:, ::-1]
     weights, biases = {layers[-1]: axes.T @ weight}, {layers[-1]: axes.T @ bias}
     for layer in layers[:-1]:
-        weights[layer], biases[layer] = _ridge(_views(rows, layer, settings.view), target @ axes, settings.ridge)
+        inputs = _views(rows, layer, min(layer, settings.view))
+        weights[layer], biases[layer] = _ridge(inputs, target @ axes, settings.ridge)
     return ViewHeads(settings.view, _tensors(weights), _tensors(biases))
 
 
