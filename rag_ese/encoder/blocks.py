@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rag_ese.errors import ModelError, SizeError
@@ -27,6 +26,7 @@ class BlockModel:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.config: Any = model.config
         self.blocks, parent = _find_blocks(model)
         self.final_norm: nn.Module | None = next(
             (getattr(parent, name) for name in _FINAL_NORMS if isinstance(getattr(parent, name, None), nn.Module)), None
@@ -35,7 +35,7 @@ class BlockModel:
             model.pooler = None  # type: ignore[assignment]  # never used here, and costs time
         self.originals = [block.forward for block in self.blocks]
         for number, block in enumerate(self.blocks):
-            block.forward = _intercept(number, block.forward)  # type: ignore[method-assign]
+            block.forward = _intercept(number, block.forward)
 
     @property
     def depth(self) -> int:
@@ -120,7 +120,7 @@ def _intercept(number: int, block: Callable[..., Any]) -> Callable[..., Any]:
 def _find_blocks(model: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
     """The list of blocks, and the module that holds it."""
     config: Any = model.config
-    count = config.num_hidden_layers
+    count = getattr(config, "num_hidden_layers", 0)
     lists = [
         (name, module)
         for name, module in model.named_modules()
@@ -128,9 +128,8 @@ def _find_blocks(model: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
     ]
     if not lists or getattr(config, "is_encoder_decoder", False):
         raise ModelError(
-            f"{type(model).__name__} is not supported: it does not keep its {count} blocks in one list; use an encoder "
-            "such as BERT, RoBERTa, MPNet, DistilBERT or ModernBERT, or a decoder such as Qwen3"
+            f"{type(model).__name__} is not supported: it does not keep its blocks in one list; use an encoder such as "
+            "BERT, RoBERTa, MPNet, DistilBERT or ModernBERT, or a decoder such as Qwen3"
         )
     name, blocks = min(lists, key=lambda found: found[0].count("."))
     return blocks, model.get_submodule(name.rpartition(".")[0])
-

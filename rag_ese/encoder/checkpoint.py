@@ -7,6 +7,8 @@ An elastic folder holds, besides a sentence-transformers model of its full size,
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,18 @@ from rag_ese.errors import ModelError
 
 ELASTIC_FILE = "elastic.json"
 HEADS_FILE = "heads.safetensors"
+_NOTHING_REMOTE = {"local_files_only": True, "trust_remote_code": False}
+_LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    ImportError,
+    RuntimeError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
 _HASHED = {".safetensors", ".bin", ".json", ".txt", ".model", ".jinja"}
 
 
@@ -34,6 +48,8 @@ class Checkpoint:
     """Everything that a folder says about an encoder."""
 
     path: Path
+    root: Path
+    """Where the backbone lies: `path` itself or a folder in it."""
     blocks: BlockModel
     tokenizer: PreTrainedTokenizerBase
     pooling: Pooling
@@ -56,48 +72,59 @@ def load_checkpoint(path: Path, dtype: torch.dtype, heads: Path | None = None) -
     settings = _first_json(root, ["sentence_bert_config.json", "sentence_*_config.json"])
     wrapper = _read_json(path / "config_sentence_transformers.json")
     model, tokenizer = _load_backbone(root, dtype)
-    hidden = int(model.config.hidden_size)
+    blocks = BlockModel(model)
+    hidden = int(blocks.config.hidden_size)
     heads = heads or (path if (path / ELASTIC_FILE).exists() else None)
     pooling, head = _pooling_and_head(path, modules, hidden, _is_decoder(model))
     if heads:
-        head = _view_heads(heads)
+        head = _view_heads(heads, blocks.depth, hidden * len(pooling.modes))
     return Checkpoint(
         path=path,
-        blocks=BlockModel(model),
+        root=root,
+        blocks=blocks,
         tokenizer=tokenizer,
         pooling=pooling,
         head=head,
         max_tokens=_max_tokens(settings, tokenizer, model),
-        revision=_revision([path, *([heads] if heads else [])]),
+        revision=_revision([path, *([heads] if heads and heads != path else [])]),
         lower_case=bool(settings.get("do_lower_case", False)),
-        prompts={name: prompt for name, prompt in (wrapper.get("prompts") or {}).items() if prompt},
+        prompts={name: prompt or "" for name, prompt in (wrapper.get("prompts") or {}).items()},
         default_prompt=wrapper.get("default_prompt_name"),
     )
 
 
 def _load_backbone(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        config = AutoConfig.from_pretrained(path, **_NOTHING_REMOTE)
         config.output_hidden_states = False  # some folders ask for all states; a pass keeps just those it needs
+        config.use_cache = False  # a decoder would keep every layer's keys and values
         model, info = AutoModel.from_pretrained(
-            path, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
+            path,
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, in one sentence
+            **_NOTHING_REMOTE,
         )
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
-        raise ModelError(f"cannot load the encoder in {path}: {_first_sentence(error)}") from error
-    absent = sorted(name for name in info["missing_keys"] if "pooler" not in name and "position_ids" not in name)
+        tokenizer = AutoTokenizer.from_pretrained(path, **_NOTHING_REMOTE)
+    except _LOAD_ERRORS as error:
+        raise ModelError(f"cannot load the encoder in {path}: {_reason(error)}") from error
+    mismatched = {name for name, *_ in info["mismatched_keys"]}
+    unread = {*info["missing_keys"], *mismatched}
+    absent = sorted(name for name in unread if "pooler" not in name and "position_ids" not in name)
     if absent:
         raise ModelError(
-            f"the weights in {path} lack {len(absent)} tensors that its config.json asks for, such as {absent[0]}: "
-            "they would be random; correct num_hidden_layers or export the model again"
+            f"the weights in {path} lack {len(absent)} tensors that its config.json asks for, such as {absent[0]}"
+            f"{' (which has another shape)' if absent[0] in mismatched else ''}: they would be random; correct "
+            "config.json or export the model again"
         )
+    if not tokenizer.is_fast:
+        raise ModelError(f"the tokenizer in {path} is a {type(tokenizer).__name__}: only fast ones are supported")
     return model.eval(), tokenizer
 
 
-def _pooling_and_head(
-    path: Path, modules: list[dict[str, str]], hidden: int, decoder: bool
-) -> tuple[Pooling, Head]:
+def _pooling_and_head(path: Path, modules: list[dict[str, str]], hidden: int, decoder: bool) -> tuple[Pooling, Head]:
     pooling = Pooling(("lasttoken",) if decoder else ("mean",))
     layers: list[nn.Module] = []
     pooled = False
@@ -111,13 +138,14 @@ def _pooling_and_head(
         elif elastic:
             break  # the modules that follow are the full size in sentence-transformers' terms; the heads say the same
         elif kind in _MODULES:
-            layers.append(_MODULES[kind](folder, config))
+            try:
+                layers.append(_MODULES[kind](folder, config))
+            except KeyError as error:
+                raise ModelError(f"{folder / 'config.json'} lacks {error}: the module is not complete") from error
         else:
             raise ModelError(f"{path} has a module of type {kind}, which is not supported: {', '.join(_MODULES)} are")
-    width = hidden * len(pooling.modes)
-    for layer in layers:
-        width = layer[0].out_features if isinstance(layer, nn.Sequential) else width
-    return pooling, ModuleHead(layers, width)
+    widths: list[Any] = [layer[0].out_features for layer in layers if isinstance(layer, nn.Sequential)]
+    return pooling, ModuleHead(layers, [hidden * len(pooling.modes), *widths][-1])
 
 
 class _Normalize(nn.Module):
@@ -126,11 +154,12 @@ class _Normalize(nn.Module):
 
 
 def _dense(folder: Path, config: dict[str, Any]) -> nn.Module:
-    if config.get("module_input_name", "sentence_embedding") != "sentence_embedding" or config.get("use_residual"):
-        raise ModelError(f"the Dense module in {folder} does not read the sentence embedding alone: not supported")
+    names = [config.get(key) or "sentence_embedding" for key in ("module_input_name", "module_output_name")]
+    if names != ["sentence_embedding"] * 2 or config.get("use_residual"):
+        raise ModelError(f"the Dense module in {folder} does not map the sentence embedding alone: not supported")
     name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = getattr(nn, name.rpartition(".")[2], None)
-    if not name.startswith("torch.nn.") or activation is None:
+    if not name.startswith("torch.nn.") or not (isinstance(activation, type) and issubclass(activation, nn.Module)):
         raise ModelError(f"the Dense module in {folder} has the activation {name}: only those of torch.nn are loaded")
     linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
     _load_weights(linear, folder, "linear.")
@@ -143,7 +172,7 @@ def _layer_norm(folder: Path, config: dict[str, Any]) -> nn.Module:
     return norm
 
 
-_MODULES = {
+_MODULES: dict[str, Callable[[Path, dict[str, Any]], nn.Module]] = {
     "Dense": _dense,
     "LayerNorm": _layer_norm,
     "Normalize": lambda folder, config: _Normalize(),
@@ -156,37 +185,45 @@ def _load_weights(module: nn.Module, folder: Path, prefix: str) -> None:
     try:
         state = load_file(file) if file.exists() else torch.load(folder / "pytorch_model.bin", weights_only=True)
         module.load_state_dict({name.removeprefix(prefix): tensor.float() for name, tensor in state.items()})
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot load the weights in {folder}: {_first_sentence(error)}") from error
+    except _LOAD_ERRORS as error:
+        raise ModelError(f"cannot load the weights in {folder}: {_reason(error)}") from error
 
 
-def _view_heads(folder: Path) -> ViewHeads:
+def _view_heads(folder: Path, depth: int, pooled: int) -> ViewHeads:
     config = _read_json(folder / ELASTIC_FILE)
     if config.get("format") != 1:
         raise ModelError(f"{folder / ELASTIC_FILE} has format {config.get('format')}, this version reads format 1")
     try:
-        return ViewHeads.from_state(int(config["view"]), load_file(folder / HEADS_FILE))
-    except (OSError, SafetensorError, KeyError) as error:
-        raise ModelError(f"cannot load the elastic heads in {folder}: {_first_sentence(error)}") from error
+        heads = ViewHeads.from_state(int(config["view"]), load_file(folder / HEADS_FILE))
+    except _LOAD_ERRORS as error:
+        raise ModelError(f"cannot load the elastic heads in {folder}: {_reason(error)}") from error
+    shapes = {tuple(weight.shape) for weight in heads.weights.values()}
+    if sorted(heads.weights) != list(range(1, depth + 1)) or shapes != {(heads.width, 2 * pooled)}:
+        raise ModelError(
+            f"the elastic heads in {folder} do not fit the model: their layers are {sorted(heads.weights)} and their "
+            f"shapes {sorted(shapes)}, but it has layers 1 to {depth} and needs {2 * pooled} columns"
+        )
+    return heads
 
 
 def _max_tokens(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     positions = getattr(model.config, "max_position_embeddings", None) or 512
-    if model.config.model_type in ("roberta", "xlm-roberta", "mpnet", "camembert"):
-        positions -= 2  # these count positions from the padding id on
-    return int(min(settings.get("max_seq_length") or positions, tokenizer.model_max_length, positions))
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+            positions -= table.padding_idx + 1  # RoBERTa and its kin count positions from the padding id on
+    return int(min(settings.get("max_seq_length") or tokenizer.model_max_length, positions))
 
 
 def _is_decoder(model: PreTrainedModel) -> bool:
     names = getattr(model.config, "architectures", None) or []
-    return any(name.endswith("ForCausalLM") for name in names)
+    return any(name.endswith("ForCausalLM") for name in names) and getattr(model.config, "is_causal", True)
 
 
 def _modules(path: Path) -> list[dict[str, str]]:
     if not path.is_dir():
         raise ModelError(f"there is no model folder {path}: give a folder, a hub name, embedded or embedded-raw")
-    file = path / "modules.json"
-    modules: list[dict[str, str]] = json.loads(file.read_text()) if file.exists() else []
+    modules: list[dict[str, str]] = _read_json(path / "modules.json", list)
     if not modules and not (path / "config.json").exists():
         raise ModelError(f"{path} is not a model folder: it holds neither modules.json nor config.json")
     if modules and modules[0]["type"].rpartition(".")[2] != "Transformer":
@@ -194,11 +231,13 @@ def _modules(path: Path) -> list[dict[str, str]]:
     return modules
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path, kind: type = dict) -> Any:
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except ValueError as error:
+        content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else kind()
+    except (OSError, ValueError) as error:
         raise ModelError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise ModelError(f"{file} holds a {type(content).__name__} where a {kind.__name__} is needed")
     return content
 
 
@@ -219,5 +258,7 @@ def _revision(folders: list[Path]) -> str:
     return hasher.hexdigest()[:16]
 
 
-def _first_sentence(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")[:200] or type(error).__name__
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyError):
+        return f"the entry {error} is missing"
+    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__

@@ -17,8 +17,10 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"unknown device {name!r}: write auto, cpu, cuda, cuda:0 or mps") from error
-    absent = {"cuda": not torch.cuda.is_available(), "mps": not _has_mps()}
-    if absent.get(device.type, False):
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(_has_mps())}
+    if device.type not in counts:
+        raise ConfigError(f"unknown device {name!r}: write auto, cpu, cuda, cuda:0 or mps")
+    if (device.index or 0) >= counts[device.type]:
         raise ConfigError(f"the device {name} is not available on this machine: use --device auto or cpu")
     return device
 

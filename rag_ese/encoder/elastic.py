@@ -8,13 +8,14 @@ from typing import Literal
 
 import numpy as np
 import torch
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as NormalizerSequence
 from torch import Tensor
 
 from rag_ese.encoder.batching import batches, pad
 from rag_ese.encoder.blocks import Pass
 from rag_ese.encoder.checkpoint import Checkpoint, load_checkpoint
 from rag_ese.encoder.device import choose_device, choose_dtype
-from rag_ese.encoder.heads import ViewHeads
 from rag_ese.encoder.names import resolve
 from rag_ese.errors import SizeError
 from rag_ese.types import Float32s, Size
@@ -32,7 +33,9 @@ class ElasticEncoder:
     (1, 64)
     """
 
-    def __init__(self, checkpoint: Checkpoint, name: str, device: torch.device, token_budget: int | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, name: str, device: torch.device, token_budget: int | None = None
+    ) -> None:
         self.name = name
         self.revision = checkpoint.revision
         self.device = device
@@ -41,15 +44,18 @@ class ElasticEncoder:
         self.width = checkpoint.head.width
         self.max_tokens = checkpoint.max_tokens
         self.checkpoint = checkpoint
-        self.token_budget = token_budget or (8192 if device.type == "cpu" else 65536)
+        self.token_budget = token_budget or (2048 if device.type == "cpu" else 65536)
         checkpoint.blocks.model.to(device)
         self._pooling = checkpoint.pooling
-        self._head = checkpoint.head.to(device) if isinstance(checkpoint.head, ViewHeads) else checkpoint.head
+        self._head = checkpoint.head.to(device)
         self._pad_id = checkpoint.tokenizer.pad_token_id or 0
         self._tokenizer = checkpoint.tokenizer.backend_tokenizer
         # Set once here: setting it per call, as the wrapper does, is not safe with several threads.
-        self._tokenizer.enable_truncation(self.max_tokens)
+        self._tokenizer.enable_truncation(self.max_tokens, direction=checkpoint.tokenizer.truncation_side)
         self._tokenizer.no_padding()
+        if checkpoint.lower_case:
+            present = self._tokenizer.normalizer
+            self._tokenizer.normalizer = NormalizerSequence([Lowercase(), *([present] if present else [])])
 
     @classmethod
     def load(
@@ -121,7 +127,7 @@ class ElasticEncoder:
         role: Role = "passage",
         progress: Callable[[int], None] | None = None,
     ) -> dict[int, Float32s]:
-        """The pooled vectors before any head: layer -> len(texts) x (pooling modes * hidden). What heads are fitted on."""
+        """What heads are fitted on, the pooled vectors before any head: layer -> len(texts) x (modes * hidden)."""
         rows: dict[int, list[Float32s]] = {layer: [] for layer in layers}
         order: list[int] = []
         for batch in self._batches(texts, role):
@@ -131,10 +137,11 @@ class ElasticEncoder:
             if progress:
                 progress(len(batch.positions))
         back = np.argsort(order)
-        return {layer: np.concatenate(parts)[back] for layer, parts in rows.items()}
+        none = np.empty((0, self.checkpoint.blocks.config.hidden_size * len(self._pooling.modes)), np.float32)
+        return {layer: np.concatenate([none, *parts])[back] for layer, parts in rows.items()}
 
     def begin(self, texts: Sequence[str], role: Role = "query") -> Encoding:
-        """Starts embedding `texts`; nothing runs until a size is asked for, and deeper sizes go on from shallower ones."""
+        """Starts embedding `texts`; nothing runs until a size is asked for; deeper sizes go on from shallower ones."""
         return Encoding(self, list(self._batches(texts, role)), len(texts))
 
     def _batches(self, texts: Sequence[str], role: Role) -> Iterable[_Batch]:
@@ -145,14 +152,18 @@ class ElasticEncoder:
             yield _Batch(self, positions, inputs, prompt_tokens)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        if self.checkpoint.lower_case:
-            texts = [text.lower() for text in texts]
-        return [encoded.ids for encoded in self._tokenizer.encode_batch_fast(list(texts))]
+        """Token ids; an empty text is one padding token where the tokenizer adds no special ones."""
+        return [encoded.ids or [self._pad_id] for encoded in self._tokenizer.encode_batch_fast(list(texts))]
 
     def _prompt(self, role: Role) -> tuple[str, int]:
-        """The prompt of a role, and how many tokens it takes at the front of a text."""
-        prompts, default = self.checkpoint.prompts, self.checkpoint.default_prompt
-        prompt = next((prompts[name] for name in (*_PROMPT_NAMES[role], default) if name in prompts), "")
+        """The prompt of a role, and how many tokens it takes at the front of a text.
+
+        The default prompt is for models that name no prompt for queries or passages, not even an empty one.
+        """
+        prompts = self.checkpoint.prompts
+        has_roles = any(name in prompts for names in _PROMPT_NAMES.values() for name in names)
+        names = _PROMPT_NAMES[role] if has_roles else (self.checkpoint.default_prompt or "",)
+        prompt = next((prompts[name] for name in names if prompts.get(name)), "")
         if not prompt or self._pooling.include_prompt:
             return prompt, 0
         ids = self._tokenize([prompt])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -23,9 +24,12 @@ class Head(Protocol):
     def __call__(self, layer: int, pooled: Mapping[int, Tensor]) -> Tensor:
         """The embedding (B x width, float32, not yet normalised) at depth `layer`."""
 
+    def to(self, device: torch.device) -> Head:
+        """The same head on `device`."""
+
 
 class ModuleHead:
-    """The modules that follow the pooling in a sentence-transformers folder (Dense, LayerNorm, Normalize), at any depth."""
+    """The modules after the pooling in a sentence-transformers folder (Dense, LayerNorm, Normalize), at any depth."""
 
     def __init__(self, modules: Sequence[nn.Module], width: int) -> None:
         self.modules = nn.Sequential(*modules).eval()
@@ -38,12 +42,16 @@ class ModuleHead:
         output: Tensor = self.modules(pooled[layer])
         return output
 
+    def to(self, device: torch.device) -> ModuleHead:
+        self.modules.to(device)
+        return self
+
 
 class ViewHeads:
     """One linear map per depth, over the pooled vectors of that depth beside those of a shallow view.
 
-    The shallow view adds what the deep layers have forgotten (names and rare words). `weights[n]` is width x (2 hidden),
-    `biases[n]` is width; their order of input is [layer n, shallow view].
+    The shallow view adds what the deep layers have forgotten (names and rare words). `weights[n]` is width x (2 hidden)
+    and `biases[n]` is width; their order of input is [layer n, shallow view]. A layer before the view is its own view.
     """
 
     def __init__(self, view: int, weights: Mapping[int, Tensor], biases: Mapping[int, Tensor]) -> None:
@@ -53,10 +61,10 @@ class ViewHeads:
         self.width = next(iter(self.biases.values())).shape[0]
 
     def layers_for(self, layer: int) -> set[int]:
-        return {layer, self.view}
+        return {layer, min(layer, self.view)}
 
     def __call__(self, layer: int, pooled: Mapping[int, Tensor]) -> Tensor:
-        views = torch.cat([pooled[layer], pooled[self.view]], dim=1)
+        views = torch.cat([pooled[layer], pooled[min(layer, self.view)]], dim=1)
         return nn.functional.linear(views, self.weights[layer], self.biases[layer])
 
     def to(self, device: torch.device) -> ViewHeads:
@@ -75,7 +83,10 @@ class ViewHeads:
 
     @classmethod
     def from_state(cls, view: int, state: Mapping[str, Tensor]) -> ViewHeads:
-        layers = sorted({int(name.split(".")[1]) for name in state})
+        names = [re.fullmatch(r"layer\.(\d+)\.(weight|bias)", name) for name in state]
+        layers = sorted({int(name[1]) for name in names if name})
+        if not layers or None in names:
+            raise ModelError(f"the elastic heads hold {sorted(state)[:3]}, but need layer.N.weight and layer.N.bias")
         try:
             weights = {layer: state[f"layer.{layer}.weight"] for layer in layers}
             return cls(view, weights, {layer: state[f"layer.{layer}.bias"] for layer in layers})

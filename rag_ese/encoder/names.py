@@ -39,7 +39,7 @@ def _download(name: str, revision: str | None) -> Path:
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/pytorch_model.bin"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # noqa: BLE001  (the hub's client raises many kinds, network errors among them)
+    except Exception as error:  # the hub's client raises many kinds, network errors among them
         reason = str(error).strip().split("\n")[0]
         raise ModelError(
             f"there is no folder {name}, and the hub did not deliver a model of that name: {reason}"

@@ -30,7 +30,7 @@ def _mean_sqrt(hidden: Tensor, mask: Tensor) -> Tensor:
 
 def _weighted_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     weights = mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    return _sum(hidden, weights) / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    return _sum(hidden.float(), weights) / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def _max(hidden: Tensor, mask: Tensor) -> Tensor:
