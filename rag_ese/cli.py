@@ -30,7 +30,7 @@ class Command:
 def run(program: str, commands: Mapping[str, Command], arguments: Sequence[str] | None = None) -> None:
     """Runs the command named first in `arguments` (default: the process's) and exits. The name "" is a lone command."""
     lone = commands.get("")
-    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=lone and lone.help)
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=lone.help if lone else None)
     if lone:
         add_arguments(parser, lone.model)
     else:

@@ -28,14 +28,15 @@ class StrictModel(BaseModel):
 
 
 def add_arguments(parser: argparse.ArgumentParser, model: type[StrictModel]) -> None:
-    """Adds one flag per field of `model` (`top_k` becomes `--top-k`), and `--config` for a YAML file of the same keys."""
+    """Adds one flag per field of `model` (`top_k` becomes `--top-k`), and `--config` for a YAML file of the keys."""
     parser.add_argument("--config", metavar="FILE", type=Path, help="YAML file with these options as keys")
     for name, field in _by_key(model).items():
+        default = "" if field.is_required() or field.default in (None, "") else f" (default: {field.default})"
+        text = f"{field.description}{default}".replace("%", "%%")
         if field.json_schema_extra == POSITIONAL:
-            parser.add_argument(name, metavar=name.upper(), help=field.description)
+            parser.add_argument(name, metavar=name.upper(), help=text)
             continue
-        default = "" if field.default in (None, "") else f" (default: {field.default})".replace("%", "%%")
-        arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{field.description}{default}"}
+        arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
         if field.annotation is bool:
             arguments["action"] = argparse.BooleanOptionalAction
         else:
@@ -68,7 +69,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # not UTF-8, or a date that there is not
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
@@ -83,6 +84,8 @@ def _sentence(model: type[StrictModel], error: ValidationError, path: Path | Non
     where = f" in {path}" if path else ""
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{where}: the keys are {', '.join(_by_key(model))}"
+    if first["type"] == "missing":
+        return f"{key}{where} is not given: {_by_key(model)[key].description}"
     message = first["msg"].removeprefix("Value error, ")
     shown = "" if first["type"] == "value_error" else f", got {first['input']!r}"
     return f"{key}{where}: {message[:1].lower()}{message[1:]}{shown}"

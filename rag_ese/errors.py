@@ -1,4 +1,4 @@
-"""Every error that rag_ese raises on purpose. Each message is one sentence: what was wrong, with the numbers, and what to do.
+"""Every error that rag_ese raises on purpose. Each message is one sentence: what was wrong, in numbers, and what to do.
 
 RagEseError                     the command line prints the message and exits with 2
 ├── ConfigError                 an option or a configuration file
@@ -87,19 +87,26 @@ _DISK = {
     errno.EPERM: "permission is denied",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "it is a folder, not a file",
+    errno.EEXIST: "a file of that name is in the way",
+    errno.ENAMETOOLONG: "the name is too long",
     errno.EIO: "the disk reported an input/output error",
 }
 
 
 @contextmanager
 def disk_errors(doing: str, path: Path | str) -> Iterator[None]:
-    """Turns the operating system's refusals inside the block into a StorageError that says what was being done where."""
+    """Turns the system's refusals inside the block into a StorageError that says what was being done where."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK:
+        reason = _DISK.get(error.errno) if error.errno else _short_write(error)
+        if reason is None:
             raise
         raise StorageError(
-            f"{doing} {path} failed: {_DISK[error.errno]}; free space or choose another folder, then run the same "
-            "command again"
+            f"{doing} {path} failed: {reason}; free space or choose another folder, then run the same command again"
         ) from error
+
+
+def _short_write(error: OSError) -> str | None:
+    """numpy's `tofile` reports a write that was cut short in words alone, without an error number."""
+    return "the disk did not take all of it" if "requested and" in str(error) else None

@@ -1,10 +1,11 @@
-"""From options to a store: loads the data and the encoder, and builds or estimates. Shared by the index and eval commands."""
+"""From options to a store: loads data and encoder, builds, extends, estimates; for the index and eval commands."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +16,8 @@ from rag_ese.data import HotpotQA, pool
 from rag_ese.data.config import DataConfig
 from rag_ese.encoder import ElasticEncoder
 from rag_ese.encoder.config import EncoderConfig
-from rag_ese.errors import ConfigError
-from rag_ese.index import DataEntry, ModelEntry, Plan, Store, build
+from rag_ese.errors import ConfigError, StoreMismatchError
+from rag_ese.index import DataEntry, ModelEntry, Plan, Store, build, extend
 from rag_ese.index.vectors import layers_of
 from rag_ese.types import Size, parse_sizes
 
@@ -59,21 +60,19 @@ def default_name(hotpot: HotpotQA, model: str) -> str:
 def read_layers(text: str) -> list[int]:
     """`2,4,6` as numbers."""
     parts = [part.strip().lstrip("Ll") for part in text.split(",") if part.strip()]
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isdecimal() for part in parts):
         raise ConfigError(f"cannot read the layers {text!r}: write numbers such as 2,4,6")
     return [int(part) for part in parts]
 
 
-def make_plan(
-    config: StoreConfig, data: DataEntry, encoder: ElasticEncoder, sizes: list[Size]
-) -> Plan:
+def make_plan(config: StoreConfig, data: DataEntry, encoder: ElasticEncoder, sizes: list[Size]) -> Plan:
     """What the store will be, to the last byte."""
     encoder.check(sizes)
     return Plan(
         model=ModelEntry(
             name=encoder.name,
             revision=encoder.revision,
-            dtype=str(encoder.dtype).removeprefix("torch."),
+            dtype=_dtype(encoder),
             depth=encoder.depth,
             width=encoder.width,
         ),
@@ -102,10 +101,26 @@ def automatic_store(
 ) -> Store:
     """Builds a store for an evaluation that was given none, or finds the one that was built for it before."""
     plan = make_plan(store, data_entry(config, hotpot), encoder, sizes)
-    key = hashlib.blake2b(plan.model_dump_json().encode(), digest_size=4).hexdigest()
+    key = hashlib.blake2b(json.dumps(plan.words()).encode(), digest_size=4).hexdigest()
     folder = INDEXES / f"{default_name(hotpot, encoder.name)}-{key}"
     notify(f"index: {'found' if folder.exists() else 'building'} {folder}")
     return build(folder, plan, lambda: pool(hotpot, config.corpora()), encoder)
+
+
+def extended(folder: Path, sizes: Sequence[Size], encoder: ElasticEncoder) -> Store:
+    """The store with `sizes` added; depths that it lacks are encoded, in the precision that it was built in."""
+    built = Store(folder).manifest.plan
+    new_layers = [layer for layer in layers_of(sizes) if layer not in built.layers]
+    if new_layers and _dtype(encoder) != built.model.dtype:
+        raise StoreMismatchError(
+            f"{folder} was built in {built.model.dtype}, and the encoder that should add layer {new_layers[0]} runs in "
+            f"{_dtype(encoder)}: add --dtype {built.model.dtype}"
+        )
+    return extend(folder, sizes, encoder)
+
+
+def _dtype(encoder: ElasticEncoder) -> str:
+    return str(encoder.dtype).removeprefix("torch.")
 
 
 def sizes_of(text: str, layers: str, encoder: ElasticEncoder) -> list[Size]:

@@ -16,7 +16,7 @@ from rag_ese.errors import SizeError
 Float32s = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
 
-_SIZE = re.compile(r"(?:[Ll](\d+))?(?:-?[Dd]?(\d+))?")
+_SIZE = re.compile(r"(?:[Ll](\d+))?(?:(?:(?<=\d)-)?[Dd]?(\d+))?")
 
 
 @dataclass(frozen=True, order=True)
@@ -41,7 +41,7 @@ class Size:
 
     @classmethod
     def parse(cls, text: str, depth: int | None = None, width: int | None = None) -> Size:
-        """Reads `L3-d64`; with the model's `depth` also `64` (full depth), and with its `width` also `L3` (full width)."""
+        """Reads `L3-d64`; with the model's `depth` also `64` (full depth), with its `width` also `L3` (full width)."""
         match = _SIZE.fullmatch(text.strip())
         layers = int(match[1]) if match and match[1] else depth
         dim = int(match[2]) if match and match[2] else width

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from datetime import datetime
 
 from rich.console import Console
@@ -19,7 +20,12 @@ def hotpotqa(config: EvalConfig) -> None:
     out = config.out or RUNS / f"hotpotqa-{datetime.now():%Y%m%d-%H%M%S}"
     with disk_errors("creating", out):  # better refused now than after the work
         out.mkdir(parents=True, exist_ok=True)
-    results = evaluate(config, notice)
+    try:
+        results = evaluate(config, notice)
+    except BaseException:
+        with suppress(OSError):
+            out.rmdir()  # where it is empty: a refused command leaves no folder
+        raise
     results.write(out, markdown(results))
     if config.as_json:
         json.dump(results.summary(), sys.stdout, indent=1, default=str)
@@ -34,5 +40,8 @@ def hotpotqa(config: EvalConfig) -> None:
     console.print(f"Report, scores, predictions and runs are in {out}", highlight=False)
 
 
+COMMANDS = {"hotpotqa": Command(EvalConfig, hotpotqa, "retrieval and answer quality, time and memory by size")}
+
+
 if __name__ == "__main__":
-    run("rag_ese.eval", {"hotpotqa": Command(EvalConfig, hotpotqa, "retrieval and answer quality, time and memory by size")})
+    run("rag_ese.eval", COMMANDS)

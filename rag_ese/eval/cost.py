@@ -34,7 +34,7 @@ def latency(searcher: Searcher, queries: Sequence[str]) -> dict[str, float] | No
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has held so far (resident, mapped files that were touched included)."""
+    """The most bytes of memory that this process has held so far (resident, touched parts of mapped files included)."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
 

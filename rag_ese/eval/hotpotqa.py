@@ -17,8 +17,9 @@ from rag_ese.eval.cost import hardware, latency, peak_memory, versions
 from rag_ese.eval.results import Results, SystemResult, compare
 from rag_ese.eval.systems import System, systems
 from rag_ese.generator import CachedGenerator, Generator, load_prompt, resolve
-from rag_ese.index import Store, extend
-from rag_ese.indexing import automatic_store, sizes_of
+from rag_ese.index import Store
+from rag_ese.index.builder import TIMING
+from rag_ese.indexing import automatic_store, extended, sizes_of
 from rag_ese.pipeline import Pipeline
 from rag_ese.progress import progress_bar
 from rag_ese.retriever import Funnel
@@ -87,19 +88,22 @@ def _store(
         raise ConfigError("--corpus belongs to the index: with --index the pool is what the index holds; leave one out")
     store = Store(Path(config.index))
     store.check_model(encoder.name, encoder.revision)
+    for name in config.model_fields_set & {"kind", "stored", "bm25"}:
+        wanted, built = getattr(config, name), getattr(store.manifest.plan, name)
+        if wanted != built:
+            raise ConfigError(f"{name} {wanted} was asked for, but {store.folder} was built with {built}: leave it out")
     missing = sorted({*sizes, *stages} - {*store.sizes})
     if missing:
         layers = sorted({size.layers for size in missing} - {*store.manifest.plan.layers})
-        work = f"encoding {len(store):,} passages at {', '.join(f'L{layer}' for layer in layers)}" if layers else "quick"
+        depths = ", ".join(f"L{layer}" for layer in layers)
+        work = f"encoding {len(store):,} passages at {depths}" if layers else "quick"
         note(f"adding {', '.join(map(str, missing))} to {config.index}, which lacks them ({work})")
-        store = extend(store.folder, missing, encoder)
+        store = extended(store.folder, missing, encoder)
     return store
 
 
-def _questions(
-    config: EvalConfig, hotpot: HotpotQA, store: Store, note: Callable[[str], None]
-) -> list[Question]:
-    """The questions with their gold passages as this pool has them; what the pool lacks is said, and counts as missed."""
+def _questions(config: EvalConfig, hotpot: HotpotQA, store: Store, note: Callable[[str], None]) -> list[Question]:
+    """The questions with their gold passages as this pool has them; what it lacks is said, and counts as missed."""
     questions = hotpot.questions
     if blank := [question.id for question in questions if len(question.id.split()) != 1]:
         raise DataError(f"the question id {blank[0]!r} holds a blank, which a TREC run cannot carry: rename it")
@@ -123,8 +127,11 @@ def _measure(
 ) -> SystemResult:
     texts = [question.text for question in questions]
     rankings = system.searcher.search(texts)
-    ids = {q.id: [store.passages.id(int(row)) for row in ranking.rows] for q, ranking in zip(questions, rankings, strict=True)}
-    rows = {name: int(row) for q, ranking in zip(questions, rankings, strict=True) for name, row in zip(ids[q.id], ranking.rows, strict=True)}
+    ids = {
+        question.id: [store.passages.id(int(row)) for row in ranking.rows]
+        for question, ranking in zip(questions, rankings, strict=True)
+    }
+    rows = {store.passages.id(int(row)): int(row) for ranking in rankings for row in ranking.rows}
     values = retrieval_metrics.score(
         ids, questions, min(system.searcher.keep, len(store)), lambda name: store.passages[rows[name]].full
     )
@@ -176,9 +183,5 @@ def _cache_counts(generator: Generator | None) -> dict[str, int]:
 
 def _encoding(store: Store) -> dict[str, Any] | None:
     """How fast the passages were encoded when the store was built, if it still says so."""
-    file = store.folder / "build.json"
-    if not file.exists():
-        return None
-    timing = json.loads(file.read_text())
-    return {**timing, "layers": list(store.manifest.plan.layers)}
-
+    file = store.folder / TIMING
+    return dict(json.loads(file.read_text())) if file.exists() else None

@@ -121,10 +121,11 @@ def console_table(results: Results) -> Table:
 
 def legend(results: Results) -> str:
     """What the columns of the console table mean."""
-    read = f"; answers by {results.generator['name']} from the top {results.config['top_k']}" if results.generator else ""
+    generator, top_k = results.generator, results.config["top_k"]
+    read = f"; answers by {generator['name']} from the top {top_k}" if generator else ""
     return (
-        f"Quality in points of 100. Δ: difference to {results.reference}, * where its 95% bootstrap interval leaves out "
-        f"0. both@10: both gold passages among the first 10. p50, p99: one query from text to ranking{read}."
+        f"Quality in points of 100. Δ: difference to {results.reference}, * where its 95% bootstrap interval leaves "
+        f"out 0. both@10: both gold passages among the first 10. p50, p99: one query from text to ranking{read}."
     )
 
 
@@ -140,8 +141,8 @@ def markdown(results: Results) -> str:
     parts += [
         f"All quality figures are points of 100. Δ is the mean paired difference to {results.reference} with its 95% "
         f"percentile bootstrap interval ({results.config['resamples']:,} resamples over questions, seed "
-        f"{results.config['seed']}). A question without hits or without an answer counts 0. answer-hit leaves out yes/no "
-        "questions. A dash: not measured, because the system was not asked that deep or names no evidence."
+        f"{results.config['seed']}). A question without hits or without an answer counts 0. answer-hit leaves out "
+        "yes/no questions. A dash: not measured, because the system was not asked that deep or names no evidence."
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -157,8 +158,8 @@ def _facts(results: Results) -> str:
     facts: dict[str, Any] = {
         "Questions": f"{results.data['source']} at {results.data['revision']}",
         "Pool": f"{results.pool['name']} at {results.pool['revision']}",
-        "Model": f"{results.model['name']} at {results.model['revision']}, passages in {results.model['dtype']}, queries "
-        f"in {results.query_dtype}",
+        "Model": f"{results.model['name']} at {results.model['revision']}, passages in {results.model['dtype']}, "
+        f"queries in {results.query_dtype}",
         "Generator": generator,
         "Machine": f"{machine['cpu']}, {machine['cores']} cores, {decimal(machine['memory_bytes'])}, GPU "
         f"{machine['gpu'] or 'none'}",
@@ -176,8 +177,8 @@ def _markdown_table(results: Results, columns: list[Column]) -> str:
 
 def _cost_notes(results: Results) -> str:
     notes = [
-        "A search touches the whole index of its size; full vectors are mapped from disk and only the short-listed rows "
-        f"are read. Peak memory of the whole run, model included: {decimal(results.peak_memory_bytes)}."
+        "A search touches the whole index of its size; full vectors are mapped from disk and only the short-listed "
+        f"rows are read. Peak memory of the whole run, model included: {decimal(results.peak_memory_bytes)}."
     ]
     if results.encoding:
         rate = results.encoding["passages"] / max(results.encoding["seconds"], 1e-9)

@@ -1,6 +1,6 @@
 """The results of a study, and the files that they are kept in.
 
-metrics.json       schema version, resolved configuration, revisions, hardware, seed, means, differences, per-question scores
+metrics.json       schema version, configuration, revisions, hardware, seed, means, differences, per-question scores
 predictions.jsonl  one line per question and system: answer, evidence, gold
 runs/NAME.trec     one TREC run per system
 report.md          for people
@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,10 @@ class Results:
         }
 
     def write(self, folder: Path, report: str) -> None:
-        """Writes all files to `folder`; metrics.json comes last and in one step, so that its presence means complete."""
+        """Writes all files to `folder`; metrics.json comes last and in one step: where it is, all is there."""
         with disk_errors("writing the results to", folder):
             (folder / "runs").mkdir(parents=True, exist_ok=True)
+            (folder / "metrics.json").unlink(missing_ok=True)
             for system in self.systems:
                 name = file_name(system.name)
                 write_trec_run(folder / "runs" / f"{name}.trec", name, system.rankings)

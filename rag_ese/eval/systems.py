@@ -18,15 +18,12 @@ Kind = Literal["size", "funnel", "BM25", "hybrid"]
 class System:
     """A searcher, what it is, and the bytes that it searches (whole index) and may gather from (full vectors)."""
 
+    name: str
     searcher: Searcher
     kind: Kind
     index_bytes: int
     vector_bytes: int = 0
     size: Size | None = None
-
-    @property
-    def name(self) -> str:
-        return self.searcher.name
 
 
 def systems(
@@ -41,15 +38,17 @@ def systems(
     """One system per size, then the funnels, then BM25 and the hybrids where the store has BM25."""
     for size in sizes:
         searcher = FunnelSearcher(store, encoder, Funnel.single(size, depth))
-        yield System(searcher, "size", store.index_bytes(size), size=size)
-    for funnel in funnels:
+        yield System(searcher.name, searcher, "size", store.index_bytes(size), size=size)
+    for funnel in dict.fromkeys(funnels):
         first, last = funnel.stages[0].size, funnel.stages[-1].size
         vectors = sum(store.vector_bytes(layer) for layer in {stage.size.layers for stage in funnel.stages[1:]})
-        yield System(FunnelSearcher(store, encoder, funnel), "funnel", store.index_bytes(first), vectors, last)
+        searcher = FunnelSearcher(store, encoder, funnel)
+        yield System(str(funnel), searcher, "funnel", store.index_bytes(first), vectors, last)
     if not store.manifest.plan.bm25:
         return
-    yield System(BM25Searcher(store, depth), "BM25", store.bm25_bytes())
+    yield System(BM25Searcher.name, BM25Searcher(store, depth), "BM25", store.bm25_bytes())
     for size in sizes if hybrids else [max(sizes)]:
         wide = Funnel.single(size, max(depth, 200))
         hybrid = HybridSearcher(store, encoder, wide, depth, hybrid_weight)
-        yield System(hybrid, "hybrid", store.index_bytes(size) + store.bm25_bytes(), store.vector_bytes(size.layers), size)
+        searched = store.index_bytes(size) + store.bm25_bytes()
+        yield System(hybrid.name, hybrid, "hybrid", searched, store.vector_bytes(size.layers), size)

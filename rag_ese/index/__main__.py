@@ -13,10 +13,10 @@ from rag_ese.cli import Command, notice, run
 from rag_ese.config import POSITIONAL, StrictModel
 from rag_ese.data import pool
 from rag_ese.encoder.config import EncoderConfig
-from rag_ese.index import Store, build, extend
+from rag_ese.index import Store, build
 from rag_ese.index.estimate import estimate
 from rag_ese.index.kinds import factory_string
-from rag_ese.indexing import IndexConfig, data_entry, make_plan, sizes_of
+from rag_ese.indexing import IndexConfig, data_entry, extended, make_plan, sizes_of
 
 
 class PathConfig(StrictModel):
@@ -54,7 +54,7 @@ def hotpotqa(config: IndexConfig) -> None:
 
 def extend_store(config: ExtendConfig) -> None:
     encoder = config.load_encoder()
-    show(extend(config.path, sizes_of(config.sizes, config.layers, encoder), encoder))
+    show(extended(config.path, sizes_of(config.sizes, config.layers, encoder), encoder))
 
 
 def inspect(config: PathConfig) -> None:
@@ -63,7 +63,8 @@ def inspect(config: PathConfig) -> None:
 
 def verify(config: PathConfig) -> None:
     store = Store(config.path)
-    Console().print(f"{config.path}: {len(store.manifest.files)} files, {decimal(store.verify())}, all as they were built")
+    found = f"{len(store.manifest.files)} files, {decimal(store.verify())}"
+    Console(soft_wrap=True).print(f"{config.path}: {found}, all as they were built", markup=False)
 
 
 def show(store: Store) -> None:
@@ -84,13 +85,13 @@ def show(store: Store) -> None:
     console.print(f"full vectors ({plan.stored}) of {layers}{bm25}; {decimal(total)} in all", highlight=False)
 
 
+COMMANDS = {
+    "hotpotqa": Command(IndexConfig, hotpotqa, "index HotpotQA passages (and further ones) at several sizes"),
+    "extend": Command(ExtendConfig, extend_store, "add sizes to an index"),
+    "inspect": Command(PathConfig, inspect, "show what an index holds"),
+    "verify": Command(PathConfig, verify, "compare every file of an index with its checksum"),
+}
+
+
 if __name__ == "__main__":
-    run(
-        "rag_ese.index",
-        {
-            "hotpotqa": Command(IndexConfig, hotpotqa, "index HotpotQA passages (and further ones) at several sizes"),
-            "extend": Command(ExtendConfig, extend_store, "add sizes to an index"),
-            "inspect": Command(PathConfig, inspect, "show what an index holds"),
-            "verify": Command(PathConfig, verify, "compare every file of an index with its checksum"),
-        },
-    )
+    run("rag_ese.index", COMMANDS)

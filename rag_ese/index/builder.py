@@ -16,17 +16,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rag_ese.errors import StorageError, StoreError, StoreMismatchError, disk_errors
-from rag_ese.index.kinds import build_index, factory_string
+from rag_ese.errors import StoreError, StoreMismatchError, disk_errors
+from rag_ese.index.kinds import build_index, factory_string, new_index
 from rag_ese.index.lexical import FOLDER, build_bm25
 from rag_ese.index.manifest import MANIFEST, FileEntry, Manifest, Plan, entry
 from rag_ese.index.passages import IDS, OFFSETS, TEXTS, PassageFile, write_passages
 from rag_ese.index.store import Store, index_file
-from rag_ese.index.vectors import LayerEncoder, VectorFile, encode_passages, layers_of, vector_file
+from rag_ese.index.vectors import PROGRESS, LayerEncoder, VectorFile, encode_passages, layers_of, vector_file
 from rag_ese.progress import progress_bar
 from rag_ese.types import Passage, Size
 
-PLAN, LOCK, TIMING, DONE = "plan.json", "lock", "build.json", "passages.done"
+PLAN, TIMING, DONE = "plan.json", "build.json", "passages.done"
 
 
 def build(
@@ -38,17 +38,23 @@ def build(
 ) -> Store:
     """Builds the store `folder`, or goes on with an interrupted build of the same plan, or opens it if it is complete.
 
-    Raises StoreMismatchError where `folder` holds, or began to hold, another plan (unless `overwrite`), StorageError
-    where the disk refuses.
+    Raises StoreMismatchError where `folder` holds, or began to hold, another plan (unless `overwrite`), StoreError
+    where it holds anything else or another process is building it, StorageError where the disk refuses.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     with disk_errors("building the index in", folder):
-        if folder.exists() and not overwrite:
+        if _exists(folder) and not overwrite:
             return _existing(folder, plan)
-        partial.mkdir(parents=True, exist_ok=True)
-        with _lock(partial):
+        for size in plan.sizes:  # better refused now than after the encoding
+            new_index(plan.kind, Size.parse(size).dim, 0)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder):
+            if _exists(folder) and not overwrite:  # built while we came here
+                return _existing(folder, plan)
+            partial.mkdir(exist_ok=True)
             _start(partial, plan, overwrite)
-            _fill(partial, plan, passages, encoder)
+            if not (partial / MANIFEST).exists():
+                _fill(partial, plan, passages, encoder)
             _publish(partial, folder)
     return Store(folder)
 
@@ -57,36 +63,50 @@ def extend(folder: Path, sizes: Sequence[Size], encoder: LayerEncoder) -> Store:
     """Adds `sizes` to a store, encoding its passages at depths that it lacks. The store stays readable throughout."""
     store = Store(folder)
     store.check_model(encoder.name, encoder.revision)
-    plan = store.manifest.plan
-    new_sizes = [size for size in sizes if size not in store.sizes]
-    if not new_sizes:
+    if {*sizes} <= {*store.sizes}:
         return store
-    layers = sorted({*layers_of(new_sizes)} - {*plan.layers})
     with disk_errors("extending the index in", folder), _lock(folder):
-        if layers:
-            partial = folder / f".extend-{'-'.join(map(str, layers))}"
-            partial.mkdir(exist_ok=True)
-            _encode(partial, store.passages, encoder, layers, plan)
-            for layer in layers:
-                os.replace(partial / vector_file(layer), folder / vector_file(layer))
-            shutil.rmtree(partial)
-        for size in new_sizes:
-            _index(folder, size, plan)
-        plan = plan.model_copy(
-            update={
-                "layers": tuple(sorted({*plan.layers, *layers})),
-                "sizes": tuple(map(str, sorted({*store.sizes, *new_sizes}))),
-            }
-        )
-        added = [*(vector_file(layer) for layer in layers), *(index_file(size) for size in new_sizes)]
-        files = {**store.manifest.files, **_entries(folder, added)}
-        Manifest(plan=plan, passages=len(store), files=dict(sorted(files.items()))).write(folder)
+        _extend(Store(folder), sizes, encoder)
     return Store(folder)
 
 
-def _existing(folder: Path, plan: Plan) -> Store:
-    if not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
+def _extend(store: Store, sizes: Sequence[Size], encoder: LayerEncoder) -> None:
+    folder, plan = store.folder, store.manifest.plan
+    new_sizes = sorted({*sizes} - {*store.sizes})
+    layers = sorted({*layers_of(new_sizes)} - {*plan.layers})
+    # A depth's vectors are moved here when they are complete; the manifest may not know them yet.
+    missing = [layer for layer in layers if not (folder / vector_file(layer)).exists()]
+    if missing:
+        partial = folder / f".extend-{'-'.join(map(str, missing))}"
+        partial.mkdir(exist_ok=True)
+        _encode(partial, store.passages, encoder, missing, plan)
+        for layer in missing:
+            os.replace(partial / vector_file(layer), folder / vector_file(layer))
+    for partial in folder.glob(".extend-*"):
+        shutil.rmtree(partial)
+    for size in new_sizes:
+        _index(folder, size, plan)
+    plan = plan.model_copy(
+        update={
+            "layers": tuple(sorted({*plan.layers, *layers})),
+            "sizes": tuple(map(str, sorted({*store.sizes, *new_sizes}))),
+        }
+    )
+    added = [*(vector_file(layer) for layer in layers), *(index_file(size) for size in new_sizes)]
+    files = {**store.manifest.files, **_entries(folder, added)}
+    Manifest(plan=plan, passages=len(store), files=dict(sorted(files.items()))).write(folder)
+
+
+def _exists(folder: Path) -> bool:
+    """Whether there is an index. Anything else in its place but an empty folder is refused: it is never replaced."""
+    if (folder / MANIFEST).exists():
+        return True
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder} exists and is not an index: choose another --out or --name, or remove it")
+    return False
+
+
+def _existing(folder: Path, plan: Plan) -> Store:
     store = Store(folder)
     if difference := plan.difference(store.manifest.plan):
         raise StoreMismatchError(
@@ -96,22 +116,30 @@ def _existing(folder: Path, plan: Plan) -> Store:
 
 
 def _start(partial: Path, plan: Plan, overwrite: bool) -> None:
-    """Notes the plan, or compares it with the one of the interrupted build."""
-    file = partial / PLAN
-    begun = Plan.model_validate_json(file.read_text()) if file.exists() else None
+    """Notes the plan, or compares it with the one of the interrupted build, if that had vectors that would be lost."""
+    begun = _begun(partial)
     difference = begun and plan.difference(begun)
-    if difference and not overwrite:
+    if difference and not overwrite and (partial / PROGRESS).exists():
         raise StoreMismatchError(
             f"{partial} holds an interrupted build of another index ({difference}): finish it with its own settings, "
             "choose another --name, or --overwrite"
         )
     if begun is None or difference:
         for path in partial.iterdir():
-            if path.name != LOCK:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        draft = file.with_suffix(".draft")
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        draft = partial / (PLAN + ".draft")
         draft.write_text(plan.model_dump_json())
-        os.replace(draft, file)
+        os.replace(draft, partial / PLAN)
+
+
+def _begun(partial: Path) -> Plan | None:
+    """The plan of the interrupted build; None where there was none or its note cannot be read."""
+    if (partial / MANIFEST).exists():
+        return Manifest.read(partial).plan
+    try:
+        return Plan.model_validate_json((partial / PLAN).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _fill(partial: Path, plan: Plan, passages: Callable[[], Iterable[Passage]], encoder: LayerEncoder) -> None:
@@ -134,17 +162,16 @@ def _fill(partial: Path, plan: Plan, passages: Callable[[], Iterable[Passage]], 
 def _encode(
     partial: Path, rows: Sequence[Passage], encoder: LayerEncoder, layers: Sequence[int], plan: Plan
 ) -> None:
-    began, done = time.perf_counter(), [0]
+    began = time.perf_counter()
     with progress_bar(f"encoding at {', '.join(f'L{layer}' for layer in layers)}", len(rows)) as advance:
-
-        def report(count: int) -> None:
-            done[0] += count
-            advance(count)
-
-        encode_passages(partial, rows, encoder, layers, plan.stored, plan.shard, report)
-    if not (partial / TIMING).exists():
-        seconds = time.perf_counter() - began
-        rate = {"passages": done[0], "seconds": round(seconds, 3), "machine": platform.processor() or platform.machine()}
+        count = encode_passages(partial, rows, encoder, layers, plan.stored, plan.shard, advance)
+    if count:  # of an interrupted build, what was encoded after the interruption
+        rate = {
+            "passages": count,
+            "seconds": round(time.perf_counter() - began, 3),
+            "layers": list(layers),
+            "machine": platform.processor() or platform.machine(),
+        }
         (partial / TIMING).write_text(json.dumps(rate, indent=1) + "\n")
 
 
@@ -155,11 +182,8 @@ def _index(folder: Path, size: Size, plan: Plan) -> None:
         return
     vectors = VectorFile(folder / vector_file(size.layers), plan.model.width, plan.stored)
     kind = factory_string(plan.kind, size.dim, len(vectors))
-    try:
-        with progress_bar(f"indexing {size} ({kind})", len(vectors)) as advance:
-            build_index(plan.kind, vectors, size.dim, path, advance)
-    except RuntimeError as error:  # how FAISS reports a failed write
-        raise StorageError(f"writing {path} failed: {str(error).splitlines()[0]}") from error
+    with progress_bar(f"indexing {size} ({kind})", len(vectors)) as advance:
+        build_index(plan.kind, vectors, size.dim, path, advance)
 
 
 def _entries(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
@@ -168,7 +192,7 @@ def _entries(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
 
 def _publish(partial: Path, folder: Path) -> None:
     """Gives the finished folder its name; what stood there before goes only after."""
-    for name in (PLAN, DONE, LOCK, "progress.json"):
+    for name in (PLAN, DONE, PROGRESS):
         (partial / name).unlink(missing_ok=True)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -180,10 +204,17 @@ def _publish(partial: Path, folder: Path) -> None:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Keeps a second process from building in the same folder. The lock goes with the process, however it ends."""
-    with (folder / LOCK).open("w") as file:
+    """Keeps a second process from changing the same store. The lock goes with the process, however it ends."""
+    whole = folder.resolve()
+    path = whole.with_name(f".{whole.name}.lock")
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                raise FileNotFoundError  # removed, and made again, between our opening and our locking it
+        except (BlockingIOError, FileNotFoundError) as error:
             raise StoreError(f"another process is building in {folder}: wait until it has finished") from error
-        yield
+        try:
+            yield
+        finally:
+            path.unlink()

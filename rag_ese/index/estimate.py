@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rag_ese.errors import DataError
 from rag_ese.index.kinds import factory_string, new_index, streams
 from rag_ese.index.manifest import Plan
+from rag_ese.index.passages import EMPTY_POOL
 from rag_ese.index.vectors import DTYPES, LayerEncoder
 from rag_ese.types import Passage, Size
 
@@ -38,6 +40,8 @@ def estimate(plan: Plan, passages: Iterable[Passage], encoder: LayerEncoder) -> 
         text_bytes += len(passage.full.encode())
         if count <= 4096:
             head.append(passage)
+    if not count:
+        raise DataError(EMPTY_POOL)
     sample = head[:: max(1, len(head) // _SAMPLE)][:_SAMPLE]
     rate = _rate(encoder, [passage.full for passage in sample], plan.layers)
     sizes = [Size.parse(size) for size in plan.sizes]

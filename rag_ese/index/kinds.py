@@ -33,7 +33,7 @@ def faiss_module() -> Any:
         import faiss
     except ImportError as error:
         raise MissingExtraError("cpu", "searching vectors") from error
-    # Below this many query-dimensions FAISS does not use BLAS; its default of 128000 makes batches up to 6 times slower.
+    # Below this many query-dimensions FAISS does not use BLAS; its default, 128000, makes batches up to 6 times slower.
     faiss.cvar.distance_compute_blas_threshold = 1000
     return faiss
 
@@ -74,7 +74,6 @@ def build_index(
     kind: str, vectors: VectorFile, dim: int, path: Path, progress: Callable[[int], None] | None = None
 ) -> None:
     """Writes the index of the first `dim` dimensions of `vectors` to `path`, in whole or not at all."""
-    faiss = faiss_module()
     count = len(vectors)
     index = new_index(kind, dim, count)
     if not index.is_trained:
@@ -86,7 +85,7 @@ def build_index(
     else:
         for chunk in _reported(chunks, progress):
             index.add(chunk)
-        faiss.write_index(index, str(draft))
+        _write(index, draft)
     os.replace(draft, path)
 
 
@@ -109,7 +108,7 @@ def _train(index: Any, kind: str, vectors: VectorFile, dim: int) -> None:
 
 
 def _stream(index: Any, count: int, chunks: Iterator[np.ndarray], path: Path) -> None:
-    """Writes what faiss.write_index would write, code by code: the header of the empty index with the count filled in."""
+    """Writes what faiss.write_index would write, code by code: the empty index's header with the count filled in."""
     empty = faiss_module().serialize_index(index).tobytes()
     header = bytearray(empty[:-8])  # an empty index ends in the length of its codes, 0
     header[_HEADER_COUNT] = np.int64(count).tobytes()
@@ -119,6 +118,12 @@ def _stream(index: Any, count: int, chunks: Iterator[np.ndarray], path: Path) ->
         file.write(np.uint64(count * index.sa_code_size() // unit).tobytes())
         for chunk in chunks:
             file.write(index.sa_encode(chunk).tobytes())
+
+
+def _write(index: Any, path: Path) -> None:
+    """As faiss.write_index, but a disk that refuses is an OSError, also when it does so only on closing the file."""
+    with path.open("wb") as file:
+        faiss_module().write_index(index, faiss_module().PyCallbackIOWriter(file.write))
 
 
 def read_index(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""BM25 over the passages of a store, through bm25s (its defaults, English stop words): the control beside every size."""
+"""BM25 over the passages of a store, through bm25s (its defaults, English stop words): the control for every size."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
-"""The manifest of a store: what it was built from, what it holds, and the checksum of every file. It is written last."""
+"""The manifest of a store: what it was built from, what it holds, the checksum of every file. It is written last."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import xxhash
-from pydantic import ValidationError
 
 from rag_ese.config import StrictModel
 from rag_ese.errors import StoreCorruptError, StoreError
@@ -53,12 +52,16 @@ class Plan(StrictModel):
     shard: int
     bm25: bool
 
+    def words(self) -> dict[str, str]:
+        """The plan in words, part by part: equal words, equal vectors. Why the data are a substitute is left out."""
+        return {name: _short(getattr(self, name)) for name in Plan.model_fields}
+
     def difference(self, other: Plan) -> str | None:
         """What differs from `other`, in words; None where nothing does."""
-        for name in Plan.model_fields:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                return f"{name} {_short(theirs)} there, {_short(mine)} here"
+        theirs = other.words()
+        for name, mine in self.words().items():
+            if mine != theirs[name]:
+                return f"{name} {theirs[name]} there, {mine} here"
         return None
 
 
@@ -71,7 +74,7 @@ def _short(value: object) -> str:
 
 
 class Manifest(StrictModel):
-    """The table of contents of a store."""
+    """The table of contents of a store. In its file a checksum of itself is added."""
 
     format: Literal[1] = 1
     metric: Literal["inner product of unit vectors, normalised after truncation"] = (
@@ -85,7 +88,8 @@ class Manifest(StrictModel):
         """Puts the manifest in place in one step."""
         draft = folder / (MANIFEST + ".draft")
         with draft.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+            content = self.model_dump(mode="json")
+            file.write(json.dumps({**content, "checksum": _checksum(content)}, indent=1) + "\n")
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, folder / MANIFEST)
@@ -95,6 +99,8 @@ class Manifest(StrictModel):
         """Raises StoreError where there is no complete store, StoreCorruptError where the manifest cannot be read."""
         try:
             content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            if content.pop("checksum") != _checksum(content):
+                raise ValueError("the checksum differs")
             return cls.model_validate(content)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(
@@ -103,8 +109,12 @@ class Manifest(StrictModel):
             ) from error
         except OSError as error:
             raise StoreError(f"cannot read the manifest of {folder}: {error.strerror}") from error
-        except (ValueError, ValidationError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:  # not JSON, not an object, not ours
             raise StoreCorruptError(f"the manifest of {folder} cannot be read: build the index again") from error
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(content).encode())
 
 
 def entry(file: Path) -> FileEntry:

@@ -13,12 +13,14 @@ from rag_ese.errors import DataError
 from rag_ese.types import Passage
 
 TEXTS, OFFSETS, IDS = "passages.jsonl", "passages.offsets", "passages.ids"
+EMPTY_POOL = "the pool has no passage: give questions with contexts, or --corpus with at least one passage"
 
 
 def write_passages(folder: Path, passages: Iterable[Passage], progress: Callable[[int], None] | None = None) -> int:
     """Streams `passages` to `folder` and returns how many there were. Holds one passage at a time."""
     count = position = 0
-    with (folder / TEXTS).open("wb") as texts, (folder / OFFSETS).open("wb") as offsets, (folder / IDS).open("wb") as ids:
+    files = [(folder / name).open("wb") for name in (TEXTS, OFFSETS, IDS)]
+    with files[0] as texts, files[1] as offsets, files[2] as ids:
         offsets.write(np.int64(0).tobytes())
         for passage in passages:
             line = json.dumps([passage.title, *passage.sentences], ensure_ascii=False).encode() + b"\n"
@@ -30,7 +32,7 @@ def write_passages(folder: Path, passages: Iterable[Passage], progress: Callable
             if progress:
                 progress(1)
     if not count:
-        raise DataError("the pool has no passage: give questions with contexts, or --corpus with at least one passage")
+        raise DataError(EMPTY_POOL)
     return count
 
 
@@ -56,7 +58,7 @@ class PassageFile(Sequence[Passage]):
 
     def id(self, row: int) -> str:
         """The id of the passage in `row`, without reading the passage."""
-        return self._ids[row].tobytes().hex()
+        return bytes(self._ids[row]).hex()
 
     def text_bytes(self) -> int:
         return len(self._texts)

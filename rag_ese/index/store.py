@@ -1,4 +1,4 @@
-"""A store: passages, full-width vectors per depth, one FAISS index per size, BM25, and the manifest that vouches for them."""
+"""A store: passages, full-width vectors per depth, a FAISS index per size, BM25, the manifest that vouches for all."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Store:
         built = self.manifest.plan.model
         if revision != built.revision:
             raise StoreMismatchError(
-                f"{self.folder} was built with {built.name} at revision {built.revision}, but the model in use is {name} "
-                f"at revision {revision}: use --model {built.name} as it was then, or build the index again"
+                f"{self.folder} was built with {built.name} at revision {built.revision}, but the model in use is "
+                f"{name} at revision {revision}: use --model {built.name} as it was then, or build the index again"
             )
 
     def vectors(self, layer: int) -> VectorFile:
@@ -76,8 +76,8 @@ class Store:
         if layer not in self.manifest.plan.layers:
             raise SizeError(
                 f"{self.folder} holds no vectors of layer {layer}: it has layers "
-                f"{', '.join(map(str, self.manifest.plan.layers))}; add a size of that layer with python -m rag_ese.index "
-                "extend"
+                f"{', '.join(map(str, self.manifest.plan.layers))}; add a size of that layer with python -m "
+                "rag_ese.index extend"
             )
         if layer not in self._vectors:
             self._check(vector_file(layer))
@@ -88,13 +88,15 @@ class Store:
     def search(self, size: Size, queries: Float32s, k: int) -> tuple[Float32s, Int64s]:
         """The `k` best rows per query at `size`, by its FAISS index: scores and rows, both queries x k, best first.
 
-        Rows are -1 where an approximate index found fewer than `k`.
+        Equal scores are in order of row; which of them come in at the `k`-th place is FAISS's choice. Rows are -1 where
+        an approximate index found fewer than `k`.
         """
         index = self.index(size)
         k = min(k, len(self))
         tune(index, k)
         scores, rows = index.search(np.ascontiguousarray(queries), k)
-        return scores, rows
+        order = np.lexsort((rows, -scores), axis=1)
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
     def index(self, size: Size) -> Any:
         """The FAISS index of `size`."""

@@ -1,4 +1,4 @@
-"""The full-width vectors of a store: one raw file per depth, row-major, unit length; every narrower width is a prefix."""
+"""The full-width vectors of a store: one raw file per depth, row-major, unit length; narrower widths are prefixes."""
 
 from __future__ import annotations
 
@@ -44,19 +44,21 @@ def encode_passages(
     dtype: str,
     shard: int,
     progress: Callable[[int], None] | None = None,
-) -> None:
-    """Encodes `passages` at all `layers` in one pass, `shard` passages at a time, into `folder`.
+) -> int:
+    """Encodes `passages` at all `layers` in one pass, `shard` passages at a time, into `folder`; returns how many.
 
     Killed at any moment and called again, it goes on after the last shard that is wholly on disk, and the files end up
     the same: a shard is always encoded as a whole, so batches do not depend on where an earlier run stopped.
     """
     (folder / "vectors").mkdir(exist_ok=True)
-    done = _rows_done(folder)
     row_bytes = encoder.width * np.dtype(DTYPES[dtype]).itemsize
-    if progress and done:
-        progress(done)
     files = [(folder / vector_file(layer)).open("ab") for layer in layers]
     try:
+        done = _rows_done(folder)
+        if any(file.tell() < done * row_bytes for file in files):
+            done = 0  # a file that was there is gone; to lengthen it with zeros would pass for vectors
+        if progress and done:
+            progress(done)
         for file in files:
             file.truncate(done * row_bytes)
         for start in range(done, len(passages), shard):
@@ -70,6 +72,7 @@ def encode_passages(
     finally:
         for file in files:
             file.close()
+    return len(passages) - done
 
 
 def _rows_done(folder: Path) -> int:

@@ -13,7 +13,7 @@ from rag_ese.index.store import Store
 from rag_ese.retriever.funnel import Funnel
 from rag_ese.types import Float32s, Int64s, Ranking, Size
 
-HYBRID_WEIGHT = 0.4
+HYBRID_WEIGHT = 0.5
 """BM25's share in a hybrid; chosen on HotpotQA training questions (docs/log.md)."""
 _QUERIES = 1024  # encoded together, so that what a pass keeps between stages stays small
 
@@ -51,17 +51,19 @@ class FunnelSearcher:
         for stage in funnel.stages[1:]:
             store.vectors(stage.size.layers)
             if stage.size.dim > store.width:
-                raise ConfigError(f"the funnel stage {stage} is wider than the {store.width} dimensions in {store.folder}")
+                raise ConfigError(
+                    f"the funnel stage {stage} is wider than the {store.width} dimensions in {store.folder}: narrow it"
+                )
         self.name = str(funnel.stages[0].size) if len(funnel.stages) == 1 else str(funnel)
         self.keep = funnel.keep
         self._store, self._encoder, self._funnel = store, encoder, funnel
 
     def search(self, queries: Sequence[str]) -> list[Ranking]:
-        return [ranking for chunk in _chunks(queries) for ranking in self._search(chunk)]
+        return [ranking for chunk in _chunks(queries) for ranking in self.follow(self._encoder.begin(chunk))]
 
-    def _search(self, queries: Sequence[str]) -> list[Ranking]:
+    def follow(self, encoding: QueryEncoding) -> list[Ranking]:
+        """The rankings of queries whose encoding has begun; each stage takes it on to its own size."""
         first, *later = self._funnel.stages
-        encoding = self._encoder.begin(queries)
         scores, rows = self._store.search(first.size, encoding.at(first.size), first.keep)
         rankings = [Ranking(r[r >= 0], s[r >= 0]) for r, s in zip(rows, scores, strict=True)]
         for stage in later:
@@ -117,8 +119,9 @@ class HybridSearcher:
         return [ranking for chunk in _chunks(queries) for ranking in self._search(chunk)]
 
     def _search(self, queries: Sequence[str]) -> list[Ranking]:
-        vectors = self._encoder.begin(queries).at(self._size)
-        rankings = self._dense.search(queries)
+        encoding = self._encoder.begin(queries)
+        rankings = self._dense.follow(encoding)
+        vectors = encoding.at(self._size)
         return [self._fuse(*each) for each in zip(queries, vectors, rankings, strict=True)]
 
     def _fuse(self, query: str, vector: Float32s, dense: Ranking) -> Ranking:
@@ -126,7 +129,7 @@ class HybridSearcher:
         rows = np.union1d(dense.rows, best(lexical, self._pool, above=0.0).rows)
         top = float(lexical.max(initial=0.0))
         share = lexical[rows] / top if top > 0 else np.zeros(len(rows), np.float32)
-        scores = self._dense.vectors(rows, self._size) @ vector + np.float32(self._weight) * share
+        scores = products(self._dense.vectors(rows, self._size), vector) + np.float32(self._weight) * share
         chosen = best(scores, self.keep)
         return Ranking(rows[chosen.rows], chosen.scores)
 
@@ -134,8 +137,13 @@ class HybridSearcher:
 def rank(query: Float32s, rows: Int64s, vectors: Float32s, keep: int) -> Ranking:
     """The `keep` best of `rows` by inner product; equal scores in order of row, as in an exact search."""
     order = np.argsort(rows, kind="stable")
-    chosen = best(vectors[order] @ query, keep)
+    chosen = best(products(vectors, query)[order], keep)
     return Ranking(rows[order][chosen.rows], chosen.scores)
+
+
+def products(vectors: Float32s, query: Float32s) -> Float32s:
+    """The inner product of each row with `query`. Equal rows have equal products, which `@` does not promise."""
+    return np.asarray(np.einsum("ij,j->i", vectors, query), dtype=np.float32)
 
 
 def _chunks(queries: Sequence[str]) -> Iterator[Sequence[str]]:
