@@ -1,9 +1,10 @@
-"""How the embedded model's views and weights were chosen: nDCG@10 on HotpotQA *training* questions, by two-fold cross-fitting.
+"""How the embedded model's views and weights were chosen: nDCG@10 / both-gold@10 on HotpotQA *training* questions.
 
-    python benchmarks/choose_views.py --pairs SQUAD.jsonl.gz,SHIFTS.jsonl.gz --pool HOTPOT_TRAIN.json.gz --out /tmp/heads
+    python benchmarks/choose_views.py --pairs SQUAD.jsonl.gz,SHIFTS.jsonl.gz --pool HOTPOT_TRAIN.json.gz --out /tmp/x
 
-The axes of a fold are fitted without the gold passages of the questions that are scored with them. The pool searched is
-all passages of the file and of the pairs. Nothing is written; --out is there because the options are those of fit_heads.
+Two-fold cross-fitting: the axes of a fold are fitted without the gold passages of the questions that are scored with
+them. The pool searched is all passages of the file and of the pairs. Nothing is written; --out is there because the
+options are those of fit_heads.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def main(config: FitConfig) -> None:
         for width in WIDTHS:
             values = score(found[width], hotpot.questions, 10)
             cells.append(f"{width}: {np.mean(values['ndcg@10']):.3f}/{np.mean(values['both_gold@10']):.3f}")
-        print(f"view {settings.view} weight {settings.weight:<4} pool x{settings.pool_weight:<4}", "  ".join(cells), flush=True)
+        trial = f"view {settings.view} weight {settings.weight:<4} pool x{settings.pool_weight:<4}"
+        print(trial, "  ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

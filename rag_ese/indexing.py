@@ -73,6 +73,7 @@ def make_plan(config: StoreConfig, data: DataEntry, encoder: ElasticEncoder, siz
             name=encoder.name,
             revision=encoder.revision,
             dtype=_dtype(encoder),
+            batch_tokens=encoder.token_budget,
             depth=encoder.depth,
             width=encoder.width,
         ),

@@ -80,7 +80,14 @@ def make_plan(sizes: str = "L2-d8,L6-d8,L6-d24", encoder: FakeEncoder | None = N
     from rag_ese.index import DataEntry, ModelEntry, Plan
 
     model = encoder or FakeEncoder()
-    entry = ModelEntry(name=model.name, revision=model.revision, dtype="float32", depth=model.depth, width=model.width)
+    entry = ModelEntry(
+        name=model.name,
+        revision=model.revision,
+        dtype="float32",
+        batch_tokens=1,
+        depth=model.depth,
+        width=model.width,
+    )
     parsed = sorted(Size.parse(size) for size in sizes.split(","))
     values: dict[str, Any] = {
         "model": entry,

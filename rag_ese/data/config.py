@@ -15,7 +15,7 @@ from rag_ese.data.records import Setting
 class DataConfig(StrictModel):
     """Questions and further passages."""
 
-    data: str = Field("auto", description="a HotpotQA file (.json, .jsonl, .gz), hub, sample, or auto: hub, else sample")
+    data: str = Field("auto", description="HotpotQA file (.json, .jsonl, .gz), hub, sample, or auto: hub, else sample")
     setting: Setting = Field("distractor", description="the hub's setting: distractor or fullwiki")
     split: str = Field("validation", description="the hub's split: validation or train")
     corpus: str = Field("", description="further passages: JSONL files or BEIR folders, separated by commas")

@@ -64,15 +64,17 @@ class ElasticEncoder:
         dtype: str = "auto",
         device: str = "auto",
         revision: str | None = None,
+        token_budget: int | None = None,
     ) -> ElasticEncoder:
         """Loads `embedded` (the default), `embedded-raw`, a folder, or a hub name (at `revision`).
 
-        `dtype` is float32, bfloat16, float16 or auto: half precision where the device computes faster in it.
+        `dtype` is float32, bfloat16, float16 or auto: half precision where the device computes faster in it. `token_budget` is the
+        padded size of a batch, rows x tokens (default: what is fast on the device).
         """
         where = choose_device(device)
         source = resolve(str(model), revision)
         checkpoint = load_checkpoint(source.path, choose_dtype(dtype, where), source.heads)
-        return cls(checkpoint, str(model), where)
+        return cls(checkpoint, str(model), where, token_budget)
 
     def check(self, sizes: Iterable[Size]) -> None:
         """Raises SizeError for a size that the model does not have."""

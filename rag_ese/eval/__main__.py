@@ -10,9 +10,10 @@ from datetime import datetime
 from rich.console import Console
 
 from rag_ese.cli import Command, notice, run
-from rag_ese.errors import disk_errors
+from rag_ese.errors import MissingExtraError, disk_errors
 from rag_ese.eval.config import RUNS, EvalConfig
 from rag_ese.eval.hotpotqa import evaluate
+from rag_ese.eval.plot import FILE, draw
 from rag_ese.eval.report import console_table, legend, markdown
 
 
@@ -26,7 +27,14 @@ def hotpotqa(config: EvalConfig) -> None:
         with suppress(OSError):
             out.rmdir()  # where it is empty: a refused command leaves no folder
         raise
-    results.write(out, markdown(results))
+    picture = out / FILE
+    try:
+        with disk_errors("writing", picture):
+            draw(results, picture)
+    except MissingExtraError as missing:
+        notice(f"no picture: {missing}")
+        picture.unlink(missing_ok=True)
+    results.write(out, markdown(results, FILE if picture.exists() else None))
     if config.as_json:
         json.dump(results.summary(), sys.stdout, indent=1, default=str)
         sys.stdout.write("\n")

@@ -26,7 +26,8 @@ def draw(results: Results, path: Path) -> None:
             points = [(row.index_bytes / 1e6, 100 * (row.mean(metric) or 0)) for row in rows]
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"{depth} layers")
             for (x, y), row in zip(points, rows, strict=True):
-                axes.annotate(row.name.partition("-d")[2], (x, y), xytext=(0, 5), textcoords="offset points", fontsize=7)
+                width = row.name.partition("-d")[2]
+                axes.annotate(width, (x, y), xytext=(0, 5), textcoords="offset points", fontsize=7)
         for row, style in zip(_controls(results), ("--", ":", "-."), strict=False):
             axes.axhline(100 * (row.mean(metric) or 0), linestyle=style, color="grey", linewidth=1, label=row.name)
         axes.set(title=title, xlabel="index, MB", xscale="log", ylim=(0, None))

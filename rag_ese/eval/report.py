@@ -129,11 +129,13 @@ def legend(results: Results) -> str:
     )
 
 
-def markdown(results: Results) -> str:
-    """The whole report."""
+def markdown(results: Results, picture: str | None = None) -> str:
+    """The whole report; `picture` is the file name of the plot beside it."""
     parts = [f"# {_title(results)}"]
     parts += [f"> **{note}**" if note.startswith("WARNING") else f"> {note}" for note in results.notes]
     parts.append(_facts(results))
+    if picture:
+        parts.append(f"![quality against index size]({picture})")
     parts += ["## Retrieval", _markdown_table(results, _RETRIEVAL)]
     if results.generator:
         parts += ["## Answers", _markdown_table(results, _ANSWERS)]

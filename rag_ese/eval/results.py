@@ -101,6 +101,8 @@ class Results:
         with disk_errors("writing the results to", folder):
             (folder / "runs").mkdir(parents=True, exist_ok=True)
             (folder / "metrics.json").unlink(missing_ok=True)
+            for stale in (folder / "runs").glob("*.trec"):
+                stale.unlink()
             for system in self.systems:
                 name = file_name(system.name)
                 write_trec_run(folder / "runs" / f"{name}.trec", name, system.rankings)

@@ -28,6 +28,8 @@ class ModelEntry(StrictModel):
     name: str
     revision: str
     dtype: str
+    batch_tokens: int
+    """The token budget of its batches, which decides how sums are rounded."""
     depth: int
     width: int
 
@@ -67,7 +69,7 @@ class Plan(StrictModel):
 
 def _short(value: object) -> str:
     if isinstance(value, ModelEntry):
-        return f"{value.name}@{value.revision} ({value.dtype})"
+        return f"{value.name}@{value.revision} ({value.dtype}, batches of {value.batch_tokens} tokens)"
     if isinstance(value, DataEntry):
         return f"{value.name}@{value.revision}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
