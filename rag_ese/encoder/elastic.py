@@ -68,8 +68,8 @@ class ElasticEncoder:
     ) -> ElasticEncoder:
         """Loads `embedded` (the default), `embedded-raw`, a folder, or a hub name (at `revision`).
 
-        `dtype` is float32, bfloat16, float16 or auto: half precision where the device computes faster in it. `token_budget` is the
-        padded size of a batch, rows x tokens (default: what is fast on the device).
+        `dtype` is float32, bfloat16, float16 or auto: half precision where the device computes faster in it.
+        `token_budget` is the padded size of a batch, rows x tokens (default: what is fast on the device).
         """
         where = choose_device(device)
         source = resolve(str(model), revision)

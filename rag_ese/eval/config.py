@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -34,3 +36,19 @@ class EvalConfig(DataConfig, EncoderConfig, StoreConfig):
     out: Path | None = Field(None, description=f"folder for the results (default: a new one in {RUNS})")
     cache: str = Field("", description=f"sqlite file of answers given before, or none (default: in {RUNS})")
     as_json: bool = Field(False, alias="json", description="print the results as JSON instead of a table")
+
+    def keys(self) -> dict[str, Any]:
+        """The options under the names that users write, as plain values."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def command(self) -> str:
+        """The command line that gives this configuration again."""
+        words = ["python -m rag_ese.eval hotpotqa"]
+        defaults = EvalConfig.model_validate({}).keys()
+        for key, value in self.keys().items():
+            if value != defaults[key] and key not in ("out", "json"):
+                flag = key.replace("_", "-")
+                is_switch = isinstance(value, bool)
+                words.append(f"--{'' if value or not is_switch else 'no-'}{flag}")
+                words += [] if is_switch else [shlex.quote(str(value))]
+        return " ".join(words)

@@ -46,7 +46,8 @@ def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
     reference = str(max(sizes))
     compare(results, reference, config.resamples, config.seed)
     return Results(
-        config=config.model_dump(mode="json"),
+        command=config.command(),
+        config=config.keys(),
         data={"source": hotpot.source, "revision": hotpot.revision, "fallback": hotpot.fallback},
         pool={"passages": len(store), **store.manifest.plan.data.model_dump()},
         model=store.manifest.plan.model.model_dump(),

@@ -1,4 +1,7 @@
-"""The size study as a picture: quality against the bytes that a search touches, one line per depth."""
+"""The size study as a picture: quality against the bytes that a search touches, one line per depth.
+
+The numbers along the deepest line are widths.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,20 @@ def draw(results: Results, path: Path) -> None:
     figure = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained")
     for number, (metric, title) in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), number)
-        for depth, rows in _by_depth(results).items():
+        lines = _by_depth(results)
+        for depth, rows in lines.items():
             points = [(row.index_bytes / 1e6, 100 * (row.mean(metric) or 0)) for row in rows]
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"{depth} layers")
             for (x, y), row in zip(points, rows, strict=True):
-                width = row.name.partition("-d")[2]
-                axes.annotate(width, (x, y), xytext=(0, 5), textcoords="offset points", fontsize=7)
+                if depth == max(lines):  # the widths stand at the same place on every line
+                    width = row.name.partition("-d")[2]
+                    axes.annotate(width, (x, y), xytext=(0, -11), textcoords="offset points", fontsize=8, ha="center")
         for row, style in zip(_controls(results), ("--", ":", "-."), strict=False):
             axes.axhline(100 * (row.mean(metric) or 0), linestyle=style, color="grey", linewidth=1, label=row.name)
+        ticks = sorted({row.index_bytes / 1e6 for rows in lines.values() for row in rows})
         axes.set(title=title, xlabel="index, MB", xscale="log", ylim=(0, None))
+        axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("points of 100")
     figure.axes[-1].legend(fontsize=8, loc="lower right")

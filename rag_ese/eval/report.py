@@ -158,6 +158,7 @@ def _facts(results: Results) -> str:
     machine = results.hardware
     generator = results.generator["name"] if results.generator else "none (retrieval only)"
     facts: dict[str, Any] = {
+        "Command": f"`{results.command}`",
         "Questions": f"{results.data['source']} at {results.data['revision']}",
         "Pool": f"{results.pool['name']} at {results.pool['revision']}",
         "Model": f"{results.model['name']} at {results.model['revision']}, passages in {results.model['dtype']}, "

@@ -69,6 +69,7 @@ class SystemResult:
 class Results:
     """A whole study."""
 
+    command: str
     config: dict[str, Any]
     data: dict[str, Any]
     pool: dict[str, Any]
