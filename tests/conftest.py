@@ -103,8 +103,8 @@ def make_plan(sizes: str = "L2-d8,L6-d8,L6-d24", encoder: FakeEncoder | None = N
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder but build.json, which says how long it took."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "build.json"]
+    """Every file of a folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

@@ -18,7 +18,7 @@ from rag_ese.eval.results import Results, SystemResult, compare
 from rag_ese.eval.systems import System, systems
 from rag_ese.generator import CachedGenerator, Generator, load_prompt, resolve
 from rag_ese.index import Store
-from rag_ese.index.builder import TIMING
+from rag_ese.index.builder import timing_file
 from rag_ese.indexing import automatic_store, extended, sizes_of
 from rag_ese.pipeline import Pipeline
 from rag_ese.progress import progress_bar
@@ -184,5 +184,5 @@ def _cache_counts(generator: Generator | None) -> dict[str, int]:
 
 def _encoding(store: Store) -> dict[str, Any] | None:
     """How fast the passages were encoded when the store was built, if it still says so."""
-    file = store.folder / TIMING
+    file = timing_file(store.folder)
     return dict(json.loads(file.read_text())) if file.exists() else None

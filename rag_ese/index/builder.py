@@ -26,7 +26,7 @@ from rag_ese.index.vectors import PROGRESS, LayerEncoder, VectorFile, encode_pas
 from rag_ese.progress import progress_bar
 from rag_ese.types import Passage, Size
 
-PLAN, TIMING, DONE = "plan.json", "build.json", "passages.done"
+PLAN, DONE = "plan.json", "passages.done"
 
 
 def build(
@@ -54,7 +54,7 @@ def build(
             partial.mkdir(exist_ok=True)
             _start(partial, plan, overwrite)
             if not (partial / MANIFEST).exists():
-                _fill(partial, plan, passages, encoder)
+                _fill(partial, plan, passages, encoder, timing_file(folder))
             _publish(partial, folder)
     return Store(folder)
 
@@ -142,12 +142,18 @@ def _begun(partial: Path) -> Plan | None:
         return None
 
 
-def _fill(partial: Path, plan: Plan, passages: Callable[[], Iterable[Passage]], encoder: LayerEncoder) -> None:
+def _fill(
+    partial: Path,
+    plan: Plan,
+    passages: Callable[[], Iterable[Passage]],
+    encoder: LayerEncoder,
+    timing: Path,
+) -> None:
     if not (partial / DONE).exists():
         write_passages(partial, passages())
         (partial / DONE).touch()
     rows = PassageFile(partial)
-    _encode(partial, rows, encoder, plan.layers, plan)
+    _encode(partial, rows, encoder, plan.layers, plan, timing)
     sizes = [Size.parse(size) for size in plan.sizes]
     for size in sizes:
         _index(partial, size, plan)
@@ -160,19 +166,24 @@ def _fill(partial: Path, plan: Plan, passages: Callable[[], Iterable[Passage]], 
 
 
 def _encode(
-    partial: Path, rows: Sequence[Passage], encoder: LayerEncoder, layers: Sequence[int], plan: Plan
+    partial: Path,
+    rows: Sequence[Passage],
+    encoder: LayerEncoder,
+    layers: Sequence[int],
+    plan: Plan,
+    timing: Path | None = None,
 ) -> None:
     began = time.perf_counter()
     with progress_bar(f"encoding at {', '.join(f'L{layer}' for layer in layers)}", len(rows)) as advance:
         count = encode_passages(partial, rows, encoder, layers, plan.stored, plan.shard, advance)
-    if count:  # of an interrupted build, what was encoded after the interruption
+    if count and timing:  # of an interrupted build, what was encoded after the interruption
         rate = {
             "passages": count,
             "seconds": round(time.perf_counter() - began, 3),
             "layers": list(layers),
             "machine": platform.processor() or platform.machine(),
         }
-        (partial / TIMING).write_text(json.dumps(rate, indent=1) + "\n")
+        timing.write_text(json.dumps(rate, indent=1) + "\n")
 
 
 def _index(folder: Path, size: Size, plan: Plan) -> None:
@@ -200,6 +211,12 @@ def _publish(partial: Path, folder: Path) -> None:
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def timing_file(folder: Path) -> Path:
+    """Where it is noted how fast a store was built: beside it, because a store's own files depend on its plan alone."""
+    whole = folder.resolve()
+    return whole.with_name(f".{whole.name}.timing.json")
 
 
 @contextmanager
