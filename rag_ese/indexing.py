@@ -100,12 +100,30 @@ def automatic_store(
     sizes: list[Size],
     notify: Callable[[str], None],
 ) -> Store:
-    """Builds a store for an evaluation that was given none, or finds the one that was built for it before."""
+    """Builds a store for an evaluation that was given none, or finds the one that was built before and adds to it."""
     plan = make_plan(store, data_entry(config, hotpot), encoder, sizes)
-    key = hashlib.blake2b(json.dumps(plan.words()).encode(), digest_size=4).hexdigest()
+    fixed = {part: words for part, words in plan.words().items() if part not in ("sizes", "layers")}
+    key = hashlib.blake2b(json.dumps(fixed).encode(), digest_size=4).hexdigest()
     folder = INDEXES / f"{default_name(hotpot, encoder.name)}-{key}"
-    notify(f"index: {'found' if folder.exists() else 'building'} {folder}")
-    return build(folder, plan, lambda: pool(hotpot, config.corpora()), encoder)
+    if folder.exists():
+        notify(f"index: found {folder}")
+        return completed(folder, sizes, encoder, notify)
+    notify(f"index: building {folder}")
+    # What overwrite replaces here is at most an interrupted build of other sizes.
+    return build(folder, plan, lambda: pool(hotpot, config.corpora()), encoder, overwrite=True)
+
+
+def completed(folder: Path, sizes: Sequence[Size], encoder: ElasticEncoder, notify: Callable[[str], None]) -> Store:
+    """The store with the sizes that it lacks added to it, which `notify` is told about."""
+    store = Store(folder)
+    store.check_model(encoder.name, encoder.revision)
+    missing = sorted({*sizes} - {*store.sizes})
+    if not missing:
+        return store
+    layers = [layer for layer in layers_of(missing) if layer not in store.manifest.plan.layers]
+    work = f"encoding {len(store):,} passages at {', '.join(f'L{layer}' for layer in layers)}" if layers else "quick"
+    notify(f"adding {', '.join(map(str, missing))} to {folder}, which lacks them ({work})")
+    return extended(folder, missing, encoder)
 
 
 def extended(folder: Path, sizes: Sequence[Size], encoder: ElasticEncoder) -> Store:

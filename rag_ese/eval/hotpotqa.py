@@ -19,7 +19,7 @@ from rag_ese.eval.systems import System, systems
 from rag_ese.generator import CachedGenerator, Generator, load_prompt, resolve
 from rag_ese.index import Store
 from rag_ese.index.builder import timing_file
-from rag_ese.indexing import automatic_store, extended, sizes_of
+from rag_ese.indexing import automatic_store, completed, sizes_of
 from rag_ese.pipeline import Pipeline
 from rag_ese.progress import progress_bar
 from rag_ese.retriever import Funnel
@@ -88,19 +88,11 @@ def _store(
     if config.corpus:
         raise ConfigError("--corpus belongs to the index: with --index the pool is what the index holds; leave one out")
     store = Store(Path(config.index))
-    store.check_model(encoder.name, encoder.revision)
     for name in config.model_fields_set & {"kind", "stored", "bm25"}:
         wanted, built = getattr(config, name), getattr(store.manifest.plan, name)
         if wanted != built:
             raise ConfigError(f"{name} {wanted} was asked for, but {store.folder} was built with {built}: leave it out")
-    missing = sorted({*sizes, *stages} - {*store.sizes})
-    if missing:
-        layers = sorted({size.layers for size in missing} - {*store.manifest.plan.layers})
-        depths = ", ".join(f"L{layer}" for layer in layers)
-        work = f"encoding {len(store):,} passages at {depths}" if layers else "quick"
-        note(f"adding {', '.join(map(str, missing))} to {config.index}, which lacks them ({work})")
-        store = extended(store.folder, missing, encoder)
-    return store
+    return completed(store.folder, [*sizes, *stages], encoder, note)
 
 
 def _questions(config: EvalConfig, hotpot: HotpotQA, store: Store, note: Callable[[str], None]) -> list[Question]:

@@ -108,7 +108,10 @@ def _exists(folder: Path) -> bool:
 
 def _existing(folder: Path, plan: Plan) -> Store:
     store = Store(folder)
-    if difference := plan.difference(store.manifest.plan):
+    built = store.manifest.plan
+    if {*plan.sizes} <= {*built.sizes}:  # it was extended since, and holds all that is asked for
+        plan = plan.model_copy(update={"layers": built.layers, "sizes": built.sizes})
+    if difference := plan.difference(built):
         raise StoreMismatchError(
             f"{folder} already holds another index ({difference}): choose another --name, or --overwrite"
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,10 +13,14 @@ from typing import Any
 
 import pytest
 import pytrec_eval
+from matplotlib.image import imread
 
+from rag_ese.config import add_arguments, from_arguments
 from rag_ese.data import load_sample
 from rag_ese.eval import answers as answer_metrics
+from rag_ese.eval.config import EvalConfig
 from rag_ese.eval.significance import paired_difference
+from rag_ese.index import Store
 from rag_ese.types import Answer, Question
 
 Main = Callable[..., tuple[int, str, str]]
@@ -74,6 +80,20 @@ def test_the_record_says_what_was_done(metrics: dict[str, Any]) -> None:
     assert [system["kind"] for system in metrics["systems"]] == ["size", "size", "funnel", "funnel", "BM25", "hybrid"]
     for system in metrics["systems"]:
         assert system["latency"]["queries"] == 2 and 0 < system["latency"]["p50_ms"] <= system["latency"]["p99_ms"]
+
+
+def test_its_command_gives_the_same_configuration(metrics: dict[str, Any]) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, EvalConfig)
+    program, *words = shlex.split(metrics["command"].removeprefix("python -m rag_ese.eval "))
+    again = from_arguments(EvalConfig, parser.parse_args(words)).keys()
+    assert program == "hotpotqa" and {**again, "out": "out"} == metrics["config"]
+
+
+def test_the_picture_shows_something(home: Path) -> None:
+    pixels = imread(home / "out" / "sizes.png")
+    assert pixels.shape[0] > 300 and pixels[..., :3].std() > 0.05  # lines and letters, not an empty sheet
+    assert "(sizes.png)" in (home / "out" / "report.md").read_text()
 
 
 def test_a_value_for_every_question(metrics: dict[str, Any]) -> None:
@@ -183,7 +203,7 @@ def test_without_a_generator_there_are_no_answers(there: Path, run_main: Main, m
 
 
 def test_an_index_that_is_named_gets_what_it_lacks(there: Path, run_main: Main, metrics: dict[str, Any]) -> None:
-    folder = next((there / "indexes").iterdir())
+    folder = next((there / "indexes").glob("bundled*"))
     options = ["--sizes", "L2-d64,L6-d32", "--generator", "none", "--index", folder, "--latency-queries", "0"]
     code, printed, said = run_main("eval", *OPTIONS, *options, "--out", "named", "--json")
     assert code == 0 and "adding L6-d32 to" in said and "which lacks them (quick)" in said
@@ -194,3 +214,11 @@ def test_an_index_that_is_named_gets_what_it_lacks(there: Path, run_main: Main, 
     assert code == 0 and "all as they were built" in printed
     code, printed, _ = run_main("index", "inspect", folder)
     assert code == 0 and all(size in printed for size in ("L2-d64", "L6-d32", "L6-d64", "L6-d768"))
+
+
+def test_further_sizes_are_added_to_the_index_that_is_there(there: Path, run_main: Main) -> None:
+    options = ["--data", "sample", "--limit", "20", "--generator", "none", "--latency-queries", "0", "--out", "more"]
+    code, _, errors = run_main("eval", "hotpotqa", *options, "--sizes", "L2-d32,L3-d64")
+    assert code == 0 and "adding L2-d32, L3-d64 to indexes/" in errors and "encoding 1,034 passages at L3" in errors
+    [folder] = (there / "indexes").glob("bundled*")
+    assert {"L2-d32", "L2-d64", "L3-d64", "L6-d768"} <= {str(size) for size in Store(folder).sizes}

@@ -78,6 +78,7 @@ def test_a_complete_index_is_used_again(make: Callable[..., Store], encoder: Any
     make()
     encoder.calls.clear()
     assert len(make()) == 11
+    assert len(make(sizes="L6-d24").sizes) == 3  # it holds what is asked for, and more
     assert encoder.calls == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [".store.timing.json", "store"]
 
@@ -85,8 +86,8 @@ def test_a_complete_index_is_used_again(make: Callable[..., Store], encoder: Any
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"sizes": "L2-d8"}, "layers 2,6 there, 2 here"),
-        ({"sizes": "L2-d8,L6-d24"}, "sizes L2-d8,L6-d8,L6-d24 there, L2-d8,L6-d24 here"),
+        ({"sizes": "L4-d8"}, "layers 2,6 there, 4 here"),
+        ({"sizes": "L2-d8,L6-d16"}, "sizes L2-d8,L6-d8,L6-d24 there, L2-d8,L6-d16 here"),
         ({"kind": "sq8"}, "kind flat there, sq8 here"),
         ({"stored": "float16"}, "stored float32 there, float16 here"),
         ({"shard": 5}, "shard 4 there, 5 here"),
