@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,19 @@ def read_index(path: Path) -> Any:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise StoreCorruptError(f"FAISS cannot read the index file {path}: build the index again") from error
+
+
+@contextmanager
+def threads_for(index: Any, queries: int) -> Iterator[None]:
+    """One thread for a single query on a flat index, where sharing the work costs more than it saves (docs/log.md)."""
+    faiss = faiss_module()
+    before = faiss.omp_get_max_threads()
+    alone = queries == 1 and isinstance(index, faiss.IndexFlat)
+    faiss.omp_set_num_threads(1 if alone else before)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def tune(index: Any, k: int) -> None:

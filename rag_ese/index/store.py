@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rag_ese.errors import SizeError, StoreError, StoreMismatchError
-from rag_ese.index.kinds import read_index, tune
+from rag_ese.index.kinds import read_index, threads_for, tune
 from rag_ese.index.lexical import BM25, FOLDER
 from rag_ese.index.manifest import Manifest, check_file
 from rag_ese.index.passages import IDS, OFFSETS, TEXTS, PassageFile
@@ -94,7 +94,8 @@ class Store:
         index = self.index(size)
         k = min(k, len(self))
         tune(index, k)
-        scores, rows = index.search(np.ascontiguousarray(queries), k)
+        with threads_for(index, len(queries)):
+            scores, rows = index.search(np.ascontiguousarray(queries), k)
         order = np.lexsort((rows, -scores), axis=1)
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
