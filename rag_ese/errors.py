@@ -70,11 +70,12 @@ class MissingExtraError(RagEseError, ImportError):
     """An optional dependency is missing.
 
     >>> str(MissingExtraError("vllm", "the vLLM backend"))
-    'the vLLM backend needs an optional dependency: pip install "rag-ese[vllm]"'
+    'the vLLM backend needs an optional dependency: in the folder of rag_ese run pip install -e ".[vllm]"'
     """
 
     def __init__(self, extra: str, what: str) -> None:
-        super().__init__(f'{what} needs an optional dependency: pip install "rag-ese[{extra}]"')
+        remedy = f'in the folder of rag_ese run pip install -e ".[{extra}]"'
+        super().__init__(f"{what} needs an optional dependency: {remedy}")
         self.extra = extra
 
 

@@ -39,6 +39,10 @@ def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
     generator = _generator(config, note)
     sizes = sizes_of(config.sizes, config.layers, encoder)
     funnels = [Funnel.parse(part, encoder.depth, encoder.width) for part in config.funnel.split(";") if part.strip()]
+    if generator and config.top_k > config.depth:
+        raise ConfigError(f"the generator cannot read {config.top_k} passages of {config.depth}: raise --depth")
+    if generator and (short := [str(funnel) for funnel in funnels if funnel.keep < config.top_k]):
+        note(f"WARNING: the funnel {short[0]} keeps fewer than the {config.top_k} passages that other rows read")
     store = _store(config, hotpot, encoder, sizes, funnels, note)
     questions = _questions(config, hotpot, store, note)
     rows = list(systems(store, encoder, sizes, funnels, config.depth, config.hybrid, config.hybrid_weight))

@@ -108,7 +108,7 @@ def console_table(results: Results) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=_title(results), title_justify="left")
     table.add_column("size", overflow="fold")
     for name, _ in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     previous = ""
     for system in results.systems:
         if previous and _KINDS[system.kind] != previous:

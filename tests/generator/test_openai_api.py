@@ -160,5 +160,5 @@ def test_passages_are_dropped_and_the_question_stays(ask: Ask, serve: Any) -> No
 
 def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
-    with pytest.raises(MissingExtraError, match=r"rag-ese\[openai\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[openai\]"):
         OpenAIGenerator("http://127.0.0.1:9/v1", "m")

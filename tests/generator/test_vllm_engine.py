@@ -118,7 +118,7 @@ def test_fingerprint_and_a_start_that_fails(fake: type[FakeLLM], tiny_llama: Pat
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")
 def test_without_vllm_the_error_names_the_extra() -> None:
-    with pytest.raises(MissingExtraError, match=r"rag-ese\[vllm\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[vllm\]"):
         VLLMGenerator("org/model")
 
 
