@@ -10,6 +10,7 @@ RagEseError                     the command line prints the message and exits wi
 │   ├── StoreCorruptError       truncated or changed files
 │   └── StoreMismatchError      built with another model, or with other settings
 ├── StorageError                the disk: full, read-only, not a folder
+├── TrainingError               a training run that cannot go on
 ├── GeneratorError              a generator backend
 └── MissingExtraError           an optional dependency that is not installed
 """
@@ -60,6 +61,10 @@ class StoreMismatchError(StoreError):
 
 class StorageError(RagEseError):
     """The disk said no: full, read-only, or not a folder."""
+
+
+class TrainingError(RagEseError):
+    """A training run that cannot go on: a loss that is not finite."""
 
 
 class GeneratorError(RagEseError):

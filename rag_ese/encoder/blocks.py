@@ -59,6 +59,8 @@ class Pass:
         self._returns_tuple = False
         self.layer = 0
         """How many blocks have run."""
+        self.embedding_output: Tensor | None = None
+        """What the first block was given (B x T x hidden), once the pass has begun."""
 
     def run(self, layers: Sequence[int]) -> dict[int, Tensor]:
         """The hidden states (B x T x hidden) at each of `layers`, running just the blocks that they need.
@@ -96,6 +98,8 @@ class Pass:
     ) -> Any:
         """Called in place of block `number` (0-based): runs it, or notes how to run it later and leaves it out."""
         self._calls.append((args, kwargs))
+        if number == 0:
+            self.embedding_output = hidden
         if number < max(self._wanted):
             return self._step(block, hidden, args, kwargs)
         return (hidden,) if self._returns_tuple else hidden

@@ -22,12 +22,11 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.utils.logging import disable_progress_bar
 
 from rag_ese.encoder.blocks import BlockModel
+from rag_ese.encoder.delta import DELTA_FILE, ELASTIC_FILE, HEADS_FILE, apply_delta
 from rag_ese.encoder.heads import Head, ModuleHead, ViewHeads
 from rag_ese.encoder.pooling import Pooling, modes_from_config
 from rag_ese.errors import ModelError
 
-ELASTIC_FILE = "elastic.json"
-HEADS_FILE = "heads.safetensors"
 _NOTHING_REMOTE = {"local_files_only": True, "trust_remote_code": False}
 _LOAD_ERRORS = (
     OSError,
@@ -78,6 +77,8 @@ def load_checkpoint(path: Path, dtype: torch.dtype, heads: Path | None = None) -
     pooling, head = _pooling_and_head(path, modules, hidden, _is_decoder(model))
     if heads:
         head = _view_heads(heads, blocks.depth, hidden * len(pooling.modes))
+        _check_base(heads, path)
+        apply_delta(model, heads)
     return Checkpoint(
         path=path,
         root=root,
@@ -204,6 +205,16 @@ def _view_heads(folder: Path, depth: int, pooled: int) -> ViewHeads:
             f"shapes {sorted(shapes)}, but it has layers 1 to {depth} and needs {2 * pooled} columns"
         )
     return heads
+
+
+def _check_base(heads: Path, base: Path) -> None:
+    """A delta is right for one base alone."""
+    wanted = _read_json(heads / ELASTIC_FILE).get("base_revision")
+    if wanted and wanted != (found := _revision([base])):
+        raise ModelError(
+            f"the weights in {heads} were trained from revision {wanted} of their base model, but {base} is {found}: "
+            "install the version that the model card names"
+        )
 
 
 def _max_tokens(settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:

@@ -16,6 +16,7 @@ from rag_ese.encoder.batching import batches, pad
 from rag_ese.encoder.blocks import Pass
 from rag_ese.encoder.checkpoint import Checkpoint, load_checkpoint
 from rag_ese.encoder.device import choose_device, choose_dtype
+from rag_ese.encoder.heads import Head
 from rag_ese.encoder.names import resolve
 from rag_ese.errors import SizeError
 from rag_ese.types import Float32s, Size
@@ -146,9 +147,32 @@ class ElasticEncoder:
         """Starts embedding `texts`; nothing runs until a size is asked for; deeper sizes go on from shallower ones."""
         return Encoding(self, list(self._batches(texts, role)), len(texts))
 
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
+        """The token ids of each text under its role's prompt, special tokens included, cut to `max_tokens`."""
+        return self._tokenize([self._prompt(role)[0] + text for text in texts])
+
+    def pool_with_gradient(self, rows: Sequence[Sequence[int]], role: Role, layers: Sequence[int]) -> dict[int, Tensor]:
+        """For training: one padded pass over token rows, pooled at each of `layers`: layer -> rows x pooled width.
+
+        Layer 0, which only training ever asks for, is the embedding output.
+        """
+        inputs = pad(rows, self._pad_id, self.device)
+        run = Pass(self.checkpoint.blocks, inputs)
+        hidden = run.run([layer for layer in layers if layer > 0])
+        if 0 in layers and run.embedding_output is not None:
+            hidden = {0: run.embedding_output, **hidden}
+        prompt_tokens = self._prompt(role)[1]
+        return {layer: self._pooling(hidden[layer], inputs["attention_mask"], prompt_tokens) for layer in layers}
+
+    def replace_head(self, head: Head) -> None:
+        """Embeds with `head` from now on."""
+        self.checkpoint.head = head
+        self._head = head.to(self.device)
+        self.width = head.width
+
     def _batches(self, texts: Sequence[str], role: Role) -> Iterable[_Batch]:
-        prompt, prompt_tokens = self._prompt(role)
-        rows = self._tokenize([prompt + text for text in texts])
+        prompt_tokens = self._prompt(role)[1]
+        rows = self.tokenize(texts, role)
         for positions in batches([len(row) for row in rows], self.token_budget):
             inputs = pad([rows[position] for position in positions], self._pad_id, self.device)
             yield _Batch(self, positions, inputs, prompt_tokens)

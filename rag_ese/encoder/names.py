@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from rag_ese.encoder.delta import ELASTIC_FILE
 from rag_ese.errors import ModelError
 
 EMBEDDED = "embedded"
@@ -29,8 +31,22 @@ def resolve(name: str, revision: str | None = None) -> Source:
 
         return Source(Path(get_model_path()), Path(__file__).parent / "embedded" if name == EMBEDDED else None)
     path = Path(name).expanduser()
+    if (about := path / ELASTIC_FILE).exists() and (base := _base(about)):
+        return Source(resolve(base).path, path)
     looks_local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1
     return Source(path) if looks_local else Source(_download(name, revision))
+
+
+def _base(about: Path) -> str | None:
+    """The base model that a delta folder names, if it is one."""
+    try:
+        content = json.loads(about.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{about} cannot be read: {error}") from error
+    base = content.get("base") if isinstance(content, dict) else None
+    if base is not None and (not isinstance(base, str) or base == EMBEDDED):
+        raise ModelError(f"{about} names the base {base!r}: it must be a folder, a hub name or {EMBEDDED_RAW}")
+    return base
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -4,51 +4,95 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from rag_ese.cli import Command, notice, run
 from rag_ese.errors import MissingExtraError, disk_errors
+from rag_ese.eval import hotpotqa as hotpotqa_study
+from rag_ese.eval import plot, report, sts_plot, sts_report
+from rag_ese.eval import sts as sts_study
 from rag_ese.eval.config import RUNS, EvalConfig
-from rag_ese.eval.hotpotqa import evaluate
-from rag_ese.eval.plot import FILE, draw
-from rag_ese.eval.report import console_table, legend, markdown
+from rag_ese.eval.sts_config import StsConfig
 
 
 def hotpotqa(config: EvalConfig) -> None:
-    out = config.out or RUNS / f"hotpotqa-{datetime.now():%Y%m%d-%H%M%S}"
-    with disk_errors("creating", out):  # better refused now than after the work
-        out.mkdir(parents=True, exist_ok=True)
+    with _folder(config.out, "hotpotqa") as out:
+        results = hotpotqa_study.evaluate(config, notice)
+    picture = _picture(out / plot.FILE, lambda path: plot.draw(results, path))
+    results.write(out, report.markdown(results, picture))
+    if config.as_json:
+        return _print_json(results.summary())
+    _show([report.console_table(results)], report.legend(results), results.notes, 110)
+    return _say(f"Report, scores, predictions and runs are in {out}")
+
+
+def sts(config: StsConfig) -> None:
+    with _folder(config.out, "sts") as out:
+        results = sts_study.evaluate(config, notice)
+    picture = _picture(out / sts_plot.FILE, lambda path: sts_plot.draw(results, path))
+    results.write(out, sts_report.markdown(results, picture))
+    if config.as_json:
+        return _print_json(results.summary())
+    _say(sts_report.headline(results))
+    _show([sheet.console() for sheet in sts_report.sheets(results)], sts_report.legend(results), results.notes, 100)
+    return _say(f"Report and scores are in {out}")
+
+
+@contextmanager
+def _folder(out: Path | None, name: str) -> Iterator[Path]:
+    """The folder for the results, made now: better refused now than after the work. A refused command leaves none."""
+    folder = out or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    with disk_errors("creating", folder):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
-        results = evaluate(config, notice)
+        yield folder
     except BaseException:
         with suppress(OSError):
-            out.rmdir()  # where it is empty: a refused command leaves no folder
+            folder.rmdir()  # where it is empty
         raise
-    picture = out / FILE
+
+
+def _picture(path: Path, draw: Callable[[Path], None]) -> str | None:
+    """Draws the picture if it can be drawn: its name in the report, or None."""
     try:
-        with disk_errors("writing", picture):
-            draw(results, picture)
+        with disk_errors("writing", path):
+            draw(path)
     except MissingExtraError as missing:
         notice(f"no picture: {missing}")
-        picture.unlink(missing_ok=True)
-    results.write(out, markdown(results, FILE if picture.exists() else None))
-    if config.as_json:
-        json.dump(results.summary(), sys.stdout, indent=1, default=str)
-        sys.stdout.write("\n")
-        return
-    console = Console() if sys.stdout.isatty() else Console(width=110)
-    console.print(console_table(results))
-    console.print(legend(results), highlight=False, style="dim")
-    for note in results.notes:
+        path.unlink(missing_ok=True)
+    return path.name if path.exists() else None
+
+
+def _show(tables: Sequence[RenderableType], legend: str, notes: Sequence[str], width: int) -> None:
+    """Tables and their legend on standard output, `width` columns wide where that is no terminal."""
+    console = Console() if sys.stdout.isatty() else Console(width=width)
+    for table in tables:
+        console.print(table)
+    console.print(legend, highlight=False, style="dim")
+    for note in notes:
         if note.startswith("WARNING"):
             notice(note, "bold yellow")
-    console.print(f"Report, scores, predictions and runs are in {out}", highlight=False)
 
 
-COMMANDS = {"hotpotqa": Command(EvalConfig, hotpotqa, "retrieval and answer quality, time and memory by size")}
+def _print_json(summary: dict[str, Any]) -> None:
+    json.dump(summary, sys.stdout, indent=1, default=str)
+    sys.stdout.write("\n")
+
+
+def _say(text: str) -> None:
+    Console(soft_wrap=True).print(text, highlight=False, markup=False)
+
+
+COMMANDS = {
+    "hotpotqa": Command(EvalConfig, hotpotqa, "retrieval and answer quality, time and memory by size"),
+    "sts": Command(StsConfig, sts, "sentence similarity by layer and width on the seven STS sets"),
+}
 
 
 if __name__ == "__main__":

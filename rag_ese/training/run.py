@@ -1,0 +1,92 @@
+"""A training run from its options: loads, trains, and leaves a model folder that every command takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import yaml
+
+from rag_ese.data.training_rows import Row, read_rows, without
+from rag_ese.encoder.delta import save_delta
+from rag_ese.encoder.elastic import ElasticEncoder, Role
+from rag_ese.encoder.export import save_sentence_transformer
+from rag_ese.encoder.heads import ViewHeads
+from rag_ese.encoder.names import EMBEDDED, EMBEDDED_RAW, resolve
+from rag_ese.errors import ConfigError, StorageError, disk_errors
+from rag_ese.objectives import BaseLoss, base_loss, objective
+from rag_ese.training.config import TrainConfig
+from rag_ese.training.lora import add_adapters, merge_adapters
+from rag_ese.training.mixture import Batch, DataRows, Mixture
+from rag_ese.training.student import Student
+from rag_ese.training.teacher import Teacher
+from rag_ese.training.trainer import Trainer, join_processes
+
+MODEL = "model"
+
+
+def train(config: TrainConfig, note: Callable[[str], None]) -> Path:
+    """Runs or goes on with the training that `config` describes; returns the folder of the trained model."""
+    model = config.out / MODEL
+    if model.exists():
+        raise StorageError(f"{model} exists: this run is done; give another --out, or remove the folder to train anew")
+    device = join_processes() or config.device
+    encoder = ElasticEncoder.load(config.model, "float32", device)
+    if config.lora:
+        add_adapters(encoder.checkpoint.blocks.model, config.lora)
+    student = Student(encoder, config.freeze, config.precision == "bfloat16", "lora_" if config.lora else "")
+    goal = objective(config.objective, encoder.depth, encoder.width, **config.options)
+    mixture, held_out = _mixture(config, note)
+    _write_config(config)
+    counters = Trainer(config, student, goal, _base(config), mixture, held_out, _teacher(config, device), note).run()
+    if config.lora:
+        merge_adapters(encoder.checkpoint.blocks.model)
+    save_model(student, config, model)
+    note(f"step {counters['step']}: the trained model is in {model}")
+    return model
+
+
+def save_model(student: Student, config: TrainConfig, folder: Path) -> None:
+    """A delta over the embedded backbone where the run began there, else a whole sentence-transformers folder."""
+    encoder = student.encoder
+    head = encoder.checkpoint.head
+    if config.model in (EMBEDDED, EMBEDDED_RAW) and isinstance(head, ViewHeads):
+        start = ElasticEncoder.load(EMBEDDED_RAW, "float32", "cpu")
+        before = dict(start.checkpoint.blocks.model.named_parameters())
+        after = dict(encoder.checkpoint.blocks.model.named_parameters())
+        changed = {name: after[name] for name in before if not torch.equal(after[name].cpu(), before[name])}
+        save_delta(folder, head, changed, EMBEDDED_RAW, start.revision)
+    else:
+        save_sentence_transformer(encoder, folder)
+
+
+def _mixture(config: TrainConfig, note: Callable[[str], None]) -> tuple[Mixture, list[Batch]]:
+    sets = []
+    for each in config.data:
+        rows: list[Row] = list(read_rows(Path(each.path), each.kind))
+        if config.exclude:
+            rows, dropped = without(rows, config.exclude)
+            if dropped:
+                note(f"{each.path}: {dropped} rows left out, because an excluded file has their passage or question")
+        sets.append(DataRows(Path(each.path).name, rows, each.weight))
+    mixture = Mixture(sets, config.batch_size, config.seed, held_out=config.held_out)
+    return mixture, mixture.held_out_batches()
+
+
+def _base(config: TrainConfig) -> BaseLoss:
+    return base_loss(config.base_loss, scale=config.scale)
+
+
+def _teacher(config: TrainConfig, device: str) -> Teacher | None:
+    if not config.teacher:
+        return None
+    name = config.model if config.teacher == "start" else config.teacher
+    limits: dict[Role, int] = {"query": config.query_tokens, "passage": config.passage_tokens}
+    return Teacher(ElasticEncoder.load(name, "auto", device), limits, config.chunk_tokens)
+
+
+def _write_config(config: TrainConfig) -> None:
+    with disk_errors("writing", config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / "config.yaml").write_text(yaml.safe_dump(config.keys(), sort_keys=False), encoding="utf-8")
