@@ -8,8 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from rag_ese.data.sentences import split
+from rag_ese.data.training_rows import Row
 
 _SPANS = (1, 1, 2, 2, 3)
+
+
+def windowed(rows: Iterable[Row]) -> list[Row]:
+    """(question, window) for every window and every question of each passage, in turn; hard negatives count as passages.
+
+    A window need not hold what its question asks for: these rows are for distillation.
+    """
+    questions: dict[str, list[Row]] = {}
+    for row in rows:
+        for passage in row.texts[1:]:
+            questions.setdefault(passage, []).append(row)
+    found = []
+    for passage, own in questions.items():
+        parts = windows([passage])
+        for turn in range(max(len(own), len(parts)) if parts else 0):
+            row = own[turn % len(own)]
+            found.append(Row((row.texts[0], parts[turn % len(parts)]), row.roles[:2], row.label))
+    return found
 
 
 def windows(passages: Iterable[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """A trained checkpoint kept as what differs from a backbone that everybody has: half-precision weights beside the heads.
 
 A delta folder holds `elastic.json` (with the name and the revision of its base), `heads.safetensors` and
-`delta.safetensors`: the backbone's trained tensors, whole, under their names in the base model.
+`delta.safetensors`: the backbone's trained tensors, whole, under their names in the base model (none: no such file).
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ def save_delta(folder: Path, heads: ViewHeads, tensors: Mapping[str, Tensor], ba
     with disk_errors("writing the model to", folder):
         folder.mkdir(parents=True, exist_ok=True)
         for file, state in ((HEADS_FILE, heads.state()), (DELTA_FILE, tensors)):
-            save_file({name: each.detach().to("cpu", torch.float16).contiguous() for name, each in state.items()}, folder / file)
-            (folder / file).chmod(0o644)
+            if state:
+                halves = {name: each.detach().to("cpu", torch.float16).contiguous() for name, each in state.items()}
+                save_file(halves, folder / file)
+                (folder / file).chmod(0o644)
         about = {"format": 1, "view": heads.view, "base": base, "base_revision": base_revision}
         (folder / ELASTIC_FILE).write_text(json.dumps(about, indent=1) + "\n")
 

@@ -20,7 +20,6 @@ class DataSet(StrictModel):
     kind: str = Field("auto", description="pairs, triplets, scored, or auto: by the fields of the first row")
     weight: float = Field(1.0, gt=0, description="how often its rows are seen, relative to once an epoch")
     batch_size: int | None = Field(None, ge=2, description="rows per batch of this set (default: the run's batch_size)")
-    block: int = Field(1, ge=1, description="rows that stay beside each other: neighbours in a file are hard negatives")
     windows: bool = Field(False, description="put a window of 1 to 3 sentences in place of each passage, for distillation")
     labelled: bool = Field(True, description="whether rows belong together; if not, ese alone learns from them, without base loss")
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from pydantic import Field
 
 from rag_ese.cli import Command, run
-from rag_ese.data import load_hotpotqa
-from rag_ese.data.pairs import distinct_passages, read_pairs
+from rag_ese.data.pairs import distinct_passages
+from rag_ese.data.training_rows import read_rows, without
 from rag_ese.encoder.config import EncoderConfig
-from rag_ese.encoder.export import save_heads
+from rag_ese.encoder.delta import save_delta
+from rag_ese.encoder.elastic import ElasticEncoder
 from rag_ese.errors import ConfigError
 from rag_ese.progress import progress_bar
 from rag_ese.training.linear_heads import HeadSettings, fit_heads
@@ -21,8 +22,9 @@ class FitConfig(EncoderConfig):
     """What the heads are fitted on, and how."""
 
     pairs: str = Field(description="question-passage pairs: JSONL files, separated by commas")
-    pool: str = Field(description="a HotpotQA file of the training split: its passages steer the principal axes")
-    out: Path = Field(description="folder for elastic.json and heads.safetensors")
+    pool: str = Field(description="a file of training rows whose passages are of the kind searched: they steer the axes")
+    exclude: str = Field("", description="evaluation files, separated by commas: their passages and questions are left out")
+    out: Path = Field(description="folder for the heads: a model that every command takes")
     model: str = Field("embedded-raw", description="the backbone: a folder, a hub name or embedded-raw")
     view: int = Field(HeadSettings.view, ge=1, description="the layer of the shallow view")
     weight: float = Field(HeadSettings.weight, ge=0, description="the shallow view's share in the inner product")
@@ -37,13 +39,15 @@ class FitConfig(EncoderConfig):
 Pooled = dict[int, Float32s]
 
 
-def pool_texts(config: FitConfig) -> tuple[Pooled, Pooled, Pooled]:
+def pool_texts(config: FitConfig, encoder: ElasticEncoder) -> tuple[Pooled, Pooled, Pooled]:
     """The pooled vectors of questions, of their passages and of the pool, at every layer of the backbone."""
-    encoder = config.load_encoder()
     if config.view > encoder.depth:
         raise ConfigError(f"the view is layer {config.view}, but {config.model} has layers 1 to {encoder.depth}")
-    pairs = distinct_passages(pair for name in config.pairs.split(",") for pair in read_pairs(Path(name)))
-    pool = [passage.full for passage in load_hotpotqa(config.pool).passages]
+    forbidden = [Path(name) for name in config.exclude.split(",") if name]
+    read = (row for name in config.pairs.split(",") for row in read_rows(Path(name), "pairs"))
+    pairs = distinct_passages((row.texts[0], row.texts[1]) for row in without(read, forbidden)[0])
+    rows, _ = without(read_rows(Path(config.pool), "pairs"), forbidden)
+    pool = sorted({passage for row in rows for passage in row.texts[1:]})
     layers = list(range(1, encoder.depth + 1))
     with progress_bar("pooling", 2 * len(pairs) + len(pool)) as advance:
         questions = encoder.pool_layers([question for question, _ in pairs], layers, "query", advance)
@@ -52,7 +56,9 @@ def pool_texts(config: FitConfig) -> tuple[Pooled, Pooled, Pooled]:
 
 
 def main(config: FitConfig) -> None:
-    save_heads(fit_heads(*pool_texts(config), config.settings()), config.out)
+    encoder = config.load_encoder()
+    heads = fit_heads(*pool_texts(config, encoder), config.settings())
+    save_delta(config.out, heads, {}, config.model, encoder.revision)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ class DataRows:
     name: str
     rows: Sequence[Row]
     weight: float = 1.0
+    batch_size: int | None = None
+    """Rows per batch of this set, where it is not the mixture's."""
+    labelled: bool = True
+    """Whether the texts of a row are known to belong together: a base loss applies."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,11 @@ class Batch:
     name: str
     kind: Kind
     rows: tuple[Row, ...]
+    labelled: bool = True
 
 
 class Mixture:
-    """Batches of `batch_size` rows of one data set each.
+    """Batches of one data set each, of `batch_size` rows or as many as the set says.
 
     In an epoch a data set supplies `weight` times as many batches as hold its rows, rounded to at least 1, in an order
     that is drawn anew each epoch. Its batches pass over its rows again and again; each pass is packed as
@@ -50,24 +55,27 @@ class Mixture:
     def __init__(
         self, sets: Sequence[DataRows], batch_size: int, seed: int, held_out: float = 0.0, bucket: int = 20
     ) -> None:
-        if batch_size < 2:
-            raise ConfigError(f"a batch of {batch_size} rows has no in-batch negatives: choose 2 or more")
+        least = min([batch_size, *(each.batch_size or batch_size for each in sets)])
+        if least < 2:
+            raise ConfigError(f"a batch of {least} rows has no in-batch negatives: choose 2 or more")
         if not sets:
             raise ConfigError("a mixture of 0 data sets has no batches: name at least one")
         if bad := [each.name for each in sets if not each.weight > 0]:
             raise ConfigError(f"the weight of {bad[0]} is not above 0: leave the data set out instead")
         self.seed = seed
-        self.batch_size = batch_size
         self._sets: list[_Set] = []
         self._held_out: list[_Set] = []
         for each in sets:
             rows, apart = hold_out(each.rows, held_out, seed) if held_out else (each.rows, [])
-            if len({row.texts[0] for row in apart}) < 2:
-                rows, apart = each.rows, []
-            self._sets.append(_Set(each.name, rows))
-            self._held_out += [_Set(each.name, apart)] if apart else []
+            size = each.batch_size or batch_size
+            measured = _Set(each.name, apart, size, each.labelled) if apart else None
+            if measured and measured.widest() >= 2:
+                self._held_out.append(measured)
+            else:
+                rows = each.rows
+            self._sets.append(_Set(each.name, rows, size, each.labelled))
         self._bucket = bucket
-        self._batches = [count_batches(each.questions, batch_size, each.name) for each in self._sets]
+        self._batches = [count_batches(each.questions, each.size, each.name) for each in self._sets]
         self._share = [max(1, round(each.weight * count)) for each, count in zip(sets, self._batches, strict=True)]
         self._passes: dict[int, tuple[int, Int64s]] = {}
         self._schedule: tuple[int, Int64s, Int64s] | None = None
@@ -82,19 +90,19 @@ class Mixture:
         number, nth = self._draw(epoch, place)
         turn, line = divmod(epoch * self._share[number] + nth, self._batches[number])
         if number not in self._passes or self._passes[number][0] != turn:
-            packed = self._sets[number].pack(self.batch_size, self._bucket, self._rng(1, number, turn))
+            packed = self._sets[number].pack(self._sets[number].size, self._bucket, self._rng(1, number, turn))
             self._passes[number] = turn, packed
         return self._sets[number].batch(self._passes[number][1][line])
 
     def held_out_batches(self) -> list[Batch]:
         """The rows that are set apart, as batches of up to `batch_size`, always the same.
 
-        A row may stand in two of them. Where fewer than two different questions could be set apart, none are.
+        A row may stand in two of them. Where the rows set apart would make no batch of two, none are set apart.
         """
         return [
             each.batch(line)
             for number, each in enumerate(self._held_out)
-            for line in each.pack(min(self.batch_size, each.widest()), self._bucket, self._rng(2, number, 0))
+            for line in each.pack(min(each.size, each.widest()), self._bucket, self._rng(2, number, 0))
         ]
 
     def _draw(self, epoch: int, place: int) -> tuple[int, int]:
@@ -123,15 +131,16 @@ def identities(rows: Sequence[Row]) -> Int64s:
 class _Set:
     """The rows of a data set with what packing looks at."""
 
-    def __init__(self, name: str, rows: Sequence[Row]) -> None:
+    def __init__(self, name: str, rows: Sequence[Row], size: int, labelled: bool) -> None:
         if not rows:
             raise DataError(f"{name} has no rows to train on: leave it out, or look at what was excluded")
         self.name, self.rows, self.kind = name, rows, kind_of(rows)
+        self.size, self.labelled = size, labelled
         self.questions, self.passages = (_hashes([row.texts[place] for row in rows]) for place in (0, 1))
         self.lengths = np.array([len(row.texts[1]) for row in rows], dtype=np.int64)
 
     def widest(self) -> int:
-        """The most rows that batches can have that hold every row and no question twice; at least 2."""
+        """The most rows that batches can have that hold every row and no question twice."""
         counts = np.unique(self.questions, return_counts=True)[1]
         most = int(counts.max())
         return min(len(counts), len(self.rows) if most == 1 else (len(self.rows) - 1) // (most - 1))
@@ -140,7 +149,7 @@ class _Set:
         return pack(self.questions, self.passages, self.lengths, size, bucket, rng)
 
     def batch(self, line: npt.NDArray[np.int64]) -> Batch:
-        return Batch(self.name, self.kind, tuple(self.rows[row] for row in line))
+        return Batch(self.name, self.kind, tuple(self.rows[row] for row in line), self.labelled)
 
 
 def _hashes(texts: Sequence[str]) -> Int64s:

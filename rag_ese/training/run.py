@@ -9,11 +9,12 @@ import torch
 import yaml
 
 from rag_ese.data.training_rows import Row, read_rows, without
+from rag_ese.data.windows import windowed
 from rag_ese.encoder.delta import save_delta
 from rag_ese.encoder.elastic import ElasticEncoder, Role
 from rag_ese.encoder.export import save_sentence_transformer
 from rag_ese.encoder.heads import ViewHeads
-from rag_ese.encoder.names import EMBEDDED, EMBEDDED_RAW, resolve
+from rag_ese.encoder.names import EMBEDDED_RAW, resolve
 from rag_ese.errors import ConfigError, StorageError, disk_errors
 from rag_ese.objectives import BaseLoss, base_loss, objective
 from rag_ese.training.config import TrainConfig
@@ -51,7 +52,7 @@ def save_model(student: Student, config: TrainConfig, folder: Path) -> None:
     """A delta over the embedded backbone where the run began there, else a whole sentence-transformers folder."""
     encoder = student.encoder
     head = encoder.checkpoint.head
-    if config.model in (EMBEDDED, EMBEDDED_RAW) and isinstance(head, ViewHeads):
+    if encoder.checkpoint.path == resolve(EMBEDDED_RAW).path and isinstance(head, ViewHeads):
         start = ElasticEncoder.load(EMBEDDED_RAW, "float32", "cpu")
         before = dict(start.checkpoint.blocks.model.named_parameters())
         after = dict(encoder.checkpoint.blocks.model.named_parameters())
@@ -69,7 +70,11 @@ def _mixture(config: TrainConfig, note: Callable[[str], None]) -> tuple[Mixture,
             rows, dropped = without(rows, config.exclude)
             if dropped:
                 note(f"{each.path}: {dropped} rows left out, because an excluded file has their passage or question")
-        sets.append(DataRows(Path(each.path).name, rows, each.weight))
+        name = f"{Path(each.path).name}{' (windows)' if each.windows else ''}"
+        rows = windowed(rows) if each.windows else rows
+        sets.append(DataRows(name, rows, each.weight, each.batch_size, each.labelled))
+    if config.objective != "ese" and (bare := [each.name for each in sets if not each.labelled]):
+        raise ConfigError(f"{bare[0]} is not labelled, and {config.objective} has nothing to learn from such rows: use ese")
     mixture = Mixture(sets, config.batch_size, config.seed, held_out=config.held_out)
     return mixture, mixture.held_out_batches()
 

@@ -132,7 +132,8 @@ class Trainer:
         plan = Plan(columns, self.student, self.limits, self.config.chunk_tokens)
         labels = labels_of(batch.rows, columns).to(self.student.encoder.device)
         targets = [self.teacher.embed(column.texts, column.role) for column in columns] if self.teacher else None
-        return plan, lambda chunks: self.objective(plan.assemble(chunks), self.base, labels, draw, targets)
+        base = self.base if batch.labelled else None
+        return plan, lambda chunks: self.objective(plan.assemble(chunks), base, labels, draw, targets)
 
     @torch.no_grad()
     def measure(self) -> float:

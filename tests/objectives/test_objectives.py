@@ -196,7 +196,9 @@ def test_ese_is_its_formula(batch: Layers, columns: Make, own: bool) -> None:
     for layer, w in weight.items():
         aligned = coordinate_alignment(flat(batch, layer, 16), batch_pca(flat(batch, layer), 16))
         expected += 0.3 * w / sum(weight.values()) * aligned.item()
-    assert loss_of(goal, batch, teacher=teacher) == pytest.approx(expected)
+    parts = parts_of(goal, batch, teacher=teacher)
+    assert sum(part.item() for part in parts.values()) == pytest.approx(expected)
+    assert ("align L4-d32" in parts) != own
 
 
 def test_sampled_ese_has_the_same_mean(batch: Layers) -> None:
