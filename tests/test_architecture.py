@@ -20,7 +20,7 @@ LAYERS = [
     ["encoder", "index", "generator", "objectives"],
     ["retriever", "training", "indexing"],
     ["pipeline"],
-    ["eval", "integrations", "distributed"],
+    ["eval", "integrations", "distributed", "train", "export"],
 ]
 """From the bottom; a part may use those of lower layers. `indexing` composes data, encoder and index."""
 

@@ -1,25 +1,50 @@
-"""Writes an encoder as a folder that plain sentence-transformers loads, at full size, with identical vectors.
+"""Writes an encoder at one size as a folder that plain sentence-transformers loads, with identical vectors.
 
-The two views of an elastic encoder need no code of ours there. A sentence embedding of the last layer is put aside
-under the name that Pooling takes for the CLS token's; WeightedLayerPooling then makes the shallow layer the token
-embeddings; a Pooling of `cls` and `mean` sets the two side by side, and a Dense maps them. The elastic heads lie beside
-it, so that `ElasticEncoder.load` finds every other depth in the same folder.
+The weights are those in memory, whatever folders they came from. Elastic heads lie beside them, so that
+`ElasticEncoder.load` finds every smaller size in the same folder.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from rag_ese.encoder.checkpoint import ELASTIC_FILE, HEADS_FILE
+from rag_ese.encoder.delta import ELASTIC_FILE, HEADS_FILE
+from rag_ese.encoder.draft import drafted, system_errors
 from rag_ese.encoder.elastic import ElasticEncoder
 from rag_ese.encoder.heads import ViewHeads
-from rag_ese.errors import ModelError, StorageError, disk_errors
+from rag_ese.encoder.model_card import model_card
+from rag_ese.encoder.onnx_export import write_onnx
+from rag_ese.encoder.st_modules import modules_for, write_modules
+from rag_ese.encoder.truncate import matryoshka, pooler_arguments, truncated
+from rag_ese.errors import ConfigError, ModelError, disk_errors
+from rag_ese.types import Size
+
+TOLERANCE = 1e-3
+"""How far an exported vector may be from the encoder's own in any dimension."""
+
+_VERSIONS = {"sentence_transformers": "sentence-transformers", "transformers": "transformers", "pytorch": "torch"}
+_TEXTS = ["Which river flows through the town?", "Überraschung: a naïve café, MiXeD.", "one", "many words " * 300]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written, and the largest difference to the encoder's own vectors that was found in it."""
+
+    folder: Path
+    size: Size
+    parameters: int
+    bytes: int
+    difference: float
+    onnx_difference: float | None
 
 
 def save_heads(heads: ViewHeads, folder: Path) -> None:
@@ -33,75 +58,89 @@ def save_heads(heads: ViewHeads, folder: Path) -> None:
         (folder / ELASTIC_FILE).write_text(json.dumps({"format": 1, "view": heads.view}, indent=1) + "\n")
 
 
-def save_sentence_transformer(encoder: ElasticEncoder, folder: Path) -> None:
-    """Writes the encoder's backbone and heads to `folder`, which must not exist yet, in whole or not at all.
+def save_sentence_transformer(encoder: ElasticEncoder, folder: Path, size: Size | None = None) -> None:
+    """Writes the encoder at `size` (default: its full size) to `folder`, which must not exist yet, whole or not at all.
 
-    Needs an encoder with elastic heads and mean pooling; ModelError otherwise.
+    SizeError for a size that it does not have, ModelError where sentence-transformers would give other vectors.
     """
-    if folder.exists():
-        raise StorageError(f"{folder} exists already: give a folder that does not, or remove this one first")
-    heads = encoder.checkpoint.head
-    if not isinstance(heads, ViewHeads) or encoder.checkpoint.pooling.modes != ("mean",):
-        raise ModelError(
-            f"{encoder.name} has no elastic heads over mean pooling: its folder {encoder.checkpoint.path} is already "
-            "what sentence-transformers loads"
-        )
-    if encoder.checkpoint.blocks.final_norm is not None:
-        raise ModelError(
-            f"{encoder.name} ends in a norm, which sentence-transformers would not apply to the shallow view: its "
-            "vectors would differ, so it is not exported"
-        )
+    with drafted(folder) as draft:
+        _write(encoder, size or Size(encoder.depth, encoder.width), draft)
+
+
+def export(encoder: ElasticEncoder, folder: Path, size: Size, onnx: bool = False) -> Export:
+    """As `save_sentence_transformer`, with a model card, if asked for an ONNX graph, and with a check of both.
+
+    The folder is loaded with sentence-transformers and its vectors are compared; ModelError where they differ.
+    """
+    if encoder.dtype != torch.float32:
+        raise ConfigError(f"{encoder.name} runs in {encoder.dtype}, too coarse to check its export: load it in float32")
+    with drafted(folder) as draft:
+        _write(encoder, size, draft)
+        (draft / "README.md").write_text(model_card(encoder, size, onnx), encoding="utf-8")
+        difference = _checked(_difference(encoder, size, draft), folder, "sentence-transformers")
+        graph = _checked(write_onnx(encoder, draft, _TEXTS), folder, "the ONNX graph") if onnx else None
+        files = [file for file in draft.rglob("*") if file.is_file()]
+        weights = [file for file in files if file.suffix == ".safetensors" and file.name != HEADS_FILE]
+        parameters, size_in_bytes = sum(map(_parameters, weights)), sum(file.stat().st_size for file in files)
+    return Export(folder, size, parameters, size_in_bytes, difference, graph)
+
+
+def _write(encoder: ElasticEncoder, size: Size, folder: Path) -> None:
+    encoder.check([size])
+    checkpoint = encoder.checkpoint
+    modules = modules_for(encoder, size)
+    model = truncated(checkpoint.blocks, size.layers)
+    model.config.output_hidden_states = any(module.kind == "WeightedLayerPooling" for module in modules)
+    for key in ("is_matryoshka", "matryoshka_dimensions"):
+        vars(model.config).pop(key, None)
+    model.config.update(matryoshka(encoder, size))
+    tokenizer = copy.deepcopy(checkpoint.tokenizer)
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.model_max_length = encoder.max_tokens
+    settings: dict[str, object] = {"max_seq_length": encoder.max_tokens, "do_lower_case": checkpoint.lower_case}
+    wrapper = {
+        "model_type": "SentenceTransformer",
+        "__version__": {key: version(package) for key, package in _VERSIONS.items()},
+        "prompts": checkpoint.prompts,
+        "default_prompt_name": checkpoint.default_prompt,
+        "similarity_fn_name": "cosine",
+    }
+    with system_errors():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        if without := pooler_arguments(type(model)):
+            settings["model_args"] = without
+        (folder / "sentence_bert_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(wrapper, indent=2) + "\n")
+        write_modules(modules, folder)
+        if isinstance(heads := checkpoint.head, ViewHeads):
+            kept = range(1, size.layers + 1)
+            weights, biases = ({n: each[n][: size.dim].cpu() for n in kept} for each in (heads.weights, heads.biases))
+            save_heads(ViewHeads(heads.view, weights, biases), folder)
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o644)
+
+
+def _difference(encoder: ElasticEncoder, size: Size, folder: Path) -> float:
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(
-        modules=_modules(encoder, heads),
-        prompts=encoder.checkpoint.prompts or None,
-        default_prompt_name=encoder.checkpoint.default_prompt,
-        device="cpu",
-    )
-    draft = folder.with_name(f".{folder.name}.draft")
-    with disk_errors("writing the model to", folder):
-        shutil.rmtree(draft, ignore_errors=True)
-        model.save(str(draft), create_model_card=False)
-        save_heads(heads, draft)
-        draft.rename(folder)
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    pairs = [
+        (model.encode_query(_TEXTS), encoder.encode(_TEXTS, [size], "query")[size]),
+        (model.encode_document(_TEXTS), encoder.encode(_TEXTS, [size], "passage")[size]),
+    ]
+    return max(float(np.abs(found - expected).max()) for found, expected in pairs)
 
 
-def _modules(encoder: ElasticEncoder, heads: ViewHeads) -> list[Any]:
-    from sentence_transformers.sentence_transformer.modules import (
-        Dense,
-        Normalize,
-        Pooling,
-        Transformer,
-        WeightedLayerPooling,
-    )
+def _checked(difference: float, folder: Path, where: str) -> float:
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"nothing was written to {folder}: {where} gives vectors that differ by {difference:.1e} from the model's "
+            f"own, more than {TOLERANCE:.0e}"
+        )
+    return difference
 
-    transformer = Transformer(
-        str(encoder.checkpoint.root),
-        max_seq_length=encoder.max_tokens,
-        do_lower_case=encoder.checkpoint.lower_case,
-        config_kwargs={"output_hidden_states": True},
-    )
-    hidden = encoder.checkpoint.blocks.config.hidden_size
-    depth = encoder.depth
-    aside = Dense(
-        hidden,
-        hidden,
-        bias=False,
-        activation_function=torch.nn.Identity(),
-        init_weight=torch.eye(hidden),
-        module_output_name="cls_token_embeddings",
-    )
-    # The weights of layers `view` to `depth`: all on the first.
-    shallow = WeightedLayerPooling(hidden, num_hidden_layers=depth, layer_start=heads.view)
-    shallow.layer_weights = torch.nn.Parameter(torch.eye(depth + 1 - heads.view)[0].clone())
-    mix = Dense(
-        2 * hidden,
-        heads.width,
-        activation_function=torch.nn.Identity(),
-        init_weight=heads.weights[depth].cpu(),
-        init_bias=heads.biases[depth].cpu(),
-    )
-    prompted = encoder.checkpoint.pooling.include_prompt
-    deep, views = (Pooling(hidden, mode, include_prompt=prompted) for mode in ("mean", ("cls", "mean")))
-    return [transformer, deep, aside, shallow, views, mix, Normalize()]
+
+def _parameters(file: Path) -> int:
+    with safe_open(file, "pt") as tensors:
+        return sum(int(np.prod(tensors.get_slice(name).get_shape())) for name in tensors.keys())  # noqa: SIM118

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ class Plan:
 
     def embedders(self, student: Student, layers: Sequence[int]) -> list[Chunk]:
         """One function per chunk that embeds it at `layers`."""
-        return [lambda role=role, rows=rows: student.embed(rows, role, layers) for role, rows in self.chunks]
+        return [partial(student.embed, rows, role, layers) for role, rows in self.chunks]
 
     def assemble(self, chunks: Sequence[Mapping[int, Tensor]]) -> dict[int, list[Tensor]]:
         """The chunks' embeddings as columns: layer -> one B x width tensor per column."""

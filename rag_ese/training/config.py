@@ -28,7 +28,7 @@ class LoRA(StrictModel):
     """Low-rank adapters instead of full fine-tuning; merged into the weights when the model is saved."""
 
     rank: int = Field(16, ge=1, description="rank of the adapters")
-    alpha: float = Field(32.0, gt=0, description="scale of the adapters (alpha / rank)")
+    alpha: int = Field(32, gt=0, description="scale of the adapters (alpha / rank)")
     targets: list[str] = Field(["query", "key", "value", "dense"], description="names of the linear layers to adapt")
 
 

@@ -32,9 +32,10 @@ def save_state(
     """Writes the state in whole or not at all: a full disk leaves the state before it as it was."""
     tensors = {f"weight/{name}": parameter.detach() for name, parameter in parameters.items()}
     tensors |= {f"extra/{name}": tensor for name, tensor in extra.items()}
-    for name, parameter in parameters.items() if optimizer else ():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
+    if optimizer:
+        for name, parameter in parameters.items():
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
     draft = folder.with_name(f".{folder.name}.draft")
     with disk_errors("saving the training state to", folder):
         shutil.rmtree(draft, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Dense,
+    Dropout,
+    LayerNorm,
+    Normalize,
+    Pooling,
+    Transformer,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModel,
@@ -58,6 +67,8 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen2": lambda: Qwen2Config(**_SHARED, **_SIZES, num_key_value_heads=2),
     "qwen3": lambda: Qwen3Config(**_SHARED, **_SIZES, num_key_value_heads=2, head_dim=8),
 }
+LAYERS_KEY = {"distilbert": "n_layers"}
+"""What config.json calls the number of layers where it does not say num_hidden_layers."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -118,6 +129,13 @@ def ours(folder: Path, texts: Sequence[str] = TEXTS, role: Role = "passage") -> 
 
 def theirs(folder: Path) -> SentenceTransformer:
     return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32})
+
+
+def assert_equal(found: Float32s, expected: Float32s) -> None:
+    """Unit vectors that agree to 1e-5 in every dimension and in cosine, of texts that are told apart."""
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose((found * expected).sum(axis=1), 1, atol=1e-5)
+    assert found.shape[1] == 1 or len({row.tobytes() for row in found}) == len(found)
 
 
 def assert_same(folder: Path, texts: Sequence[str] = TEXTS) -> None:
@@ -253,14 +271,86 @@ def test_an_export_keeps_prompts_lower_case_and_unrounded_heads(tmp_path: Path) 
         np.testing.assert_array_equal(again.encode(TEXTS, [Size(1, 40)], role)[Size(1, 40)], full[Size(1, 40)])
 
 
-def test_what_cannot_be_exported(tmp_path: Path) -> None:
-    plain = ElasticEncoder.load(backbone(tmp_path / "bert"), "float32", "cpu")
-    with pytest.raises(ModelError, match="has no elastic heads over mean pooling"):
-        save_sentence_transformer(plain, tmp_path / "out")
-    normed = _with_heads(backbone(tmp_path / "modernbert", "modernbert"), view=1)
-    with pytest.raises(ModelError, match="ends in a norm"):
-        save_sentence_transformer(normed, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+SIZES = ["L1-d1", "L1-d64", "L1-d768", "L2-d128", "L3-d128", "L5-d700", "L6-d32", "L6-d768"]
+
+
+@pytest.mark.parametrize("text", SIZES)
+def test_every_size_of_the_embedded_model_in_plain_sentence_transformers(tmp_path: Path, text: str) -> None:
+    encoder, size = ElasticEncoder.load("embedded", "float32", "cpu"), Size.parse(text)
+    save_sentence_transformer(encoder, tmp_path / "out", size)
+    model = theirs(tmp_path / "out")
+    assert {type(module).__module__.partition(".")[0] for module in model} == {"sentence_transformers"}
+    assert len(model[0].model.encoder.layer) == size.layers and model.get_embedding_dimension() == size.dim
+    assert_equal(model.encode(TEXTS), encoder.encode(TEXTS, [size])[size])
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_truncated_backbone_of_every_architecture(tmp_path: Path, kind: str, layers: int) -> None:
+    """Its file holds the first blocks alone; a final norm stays behind the last of them."""
+    encoder = ElasticEncoder.load(backbone(tmp_path / "model", kind), "float32", "cpu")
+    size = Size(layers, 20)
+    save_sentence_transformer(encoder, tmp_path / "out", size)
+    model = theirs(tmp_path / "out")
+    assert_equal(model.encode(TEXTS), encoder.encode(TEXTS, [size])[size])
+    assert (
+        json.loads((tmp_path / "out" / "config.json").read_text())[LAYERS_KEY.get(kind, "num_hidden_layers")] == layers
+    )
+    own = next(
+        n for n, each in encoder.checkpoint.blocks.model.named_modules() if each is encoder.checkpoint.blocks.blocks
+    )
+    names = load_file(tmp_path / "out" / "model.safetensors")
+    assert {int(name.removeprefix(own)[1]) for name in names if name.startswith(own)} == {*range(layers)}
+    assert not [name for name in names if "pooler" in name]
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        [Pooling(32, ("lasttoken", "max", "mean_sqrt_len_tokens"))],
+        [Pooling(32, "weightedmean"), Dense(32, 48, bias=False), LayerNorm(48), Dense(48, 24), Normalize()],
+        [Pooling(32, ("mean", "cls")), Normalize(), Dense(64, 22, activation_function=torch.nn.GELU()), Dropout(0.1)],
+    ],
+    ids=["order", "norm", "dropout"],
+)
+@pytest.mark.parametrize("dim", [20, 22])
+def test_a_truncated_head_of_modules(tmp_path: Path, modules: list[Any], dim: int) -> None:
+    encoder = ElasticEncoder.load(save(tmp_path, modules), "float32", "cpu")
+    size = Size(2, dim)
+    save_sentence_transformer(encoder, tmp_path / "out", size)
+    assert_equal(theirs(tmp_path / "out").encode(TEXTS), encoder.encode(TEXTS, [size])[size])
+    assert_equal(
+        ElasticEncoder.load(tmp_path / "out", "float32", "cpu").encode(TEXTS, [size])[size],
+        theirs(tmp_path / "out").encode(TEXTS),
+    )
+
+
+def test_a_plain_model_of_full_size_keeps_all_its_sizes(tmp_path: Path) -> None:
+    encoder = ElasticEncoder.load(save(tmp_path, [Pooling(32, "mean"), Dense(32, 20)]), "float32", "cpu")
+    save_sentence_transformer(encoder, tmp_path / "out")
+    again, sizes = ElasticEncoder.load(tmp_path / "out", "float32", "cpu"), [Size(1, 8), Size(3, 20)]
+    assert (again.depth, again.width) == (3, 20)
+    for size, vectors in again.encode(TEXTS, sizes).items():
+        assert_equal(vectors, encoder.encode(TEXTS, [size])[size])
+
+
+def test_elastic_heads_over_a_final_norm(tmp_path: Path) -> None:
+    """Up to the view one pooling suffices; beyond it sentence-transformers would not norm the shallow states."""
+    encoder = _with_heads(backbone(tmp_path / "modernbert", "modernbert"), view=2)
+    for size in (Size(1, 40), Size(2, 30)):
+        save_sentence_transformer(encoder, tmp_path / str(size), size)
+        assert_equal(theirs(tmp_path / str(size)).encode(TEXTS), encoder.encode(TEXTS, [size])[size])
+    with pytest.raises(ModelError, match=r"ends in a norm.*only layers 1 to 2 can be exported"):
+        save_sentence_transformer(encoder, tmp_path / "out", Size(3, 40))
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_elastic_heads_over_another_pooling(tmp_path: Path) -> None:
+    encoder = _with_heads(save(tmp_path, [Pooling(32, "max")]), view=2)
+    save_sentence_transformer(encoder, tmp_path / "two", Size(2, 30))
+    assert_equal(theirs(tmp_path / "two").encode(TEXTS), encoder.encode(TEXTS, [Size(2, 30)])[Size(2, 30)])
+    with pytest.raises(ModelError, match=r"elastic heads over max pooling.*only layers 1 to 2 can be exported"):
+        save_sentence_transformer(encoder, tmp_path / "three", Size(3, 30))
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:

@@ -175,5 +175,6 @@ def test_saved_and_read_back(data: tuple[Pooled, Pooled, Pooled], tmp_path: Path
 
 def test_a_view_that_the_model_lacks(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"pairs": "none.jsonl", "pool": "none.json", "out": tmp_path, "device": "cpu"}
+    config = FitConfig(view=7, **settings)
     with pytest.raises(ConfigError, match="the view is layer 7, but embedded-raw has layers 1 to 6"):
-        pool_texts(FitConfig(view=7, **settings))
+        pool_texts(config, config.load_encoder())

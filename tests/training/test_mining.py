@@ -135,7 +135,7 @@ def test_lexical_and_hybrid_scores(tmp_path: Path) -> None:
     assert np.allclose(hybrid[1], vectors @ vectors[1], atol=1e-6)
 
 
-NAMES = "Ada Bell Cora Dora Edda Flora Greta Hanna Ida Jola Kara Lea".split()
+NAMES = ["Ada", "Bell", "Cora", "Dora", "Edda", "Flora", "Greta", "Hanna", "Ida", "Jola", "Kara", "Lea"]
 ROWS = [
     {
         "question": f"Which river has bridge {name}?",
