@@ -14,9 +14,9 @@ _SPANS = (1, 1, 2, 2, 3)
 
 
 def windowed(rows: Iterable[Row]) -> list[Row]:
-    """(question, window) for every window and every question of each passage, in turn; hard negatives count as passages.
+    """(question, window) for every window and every question of each passage, in turn.
 
-    A window need not hold what its question asks for: these rows are for distillation.
+    Hard negatives are passages, too. A window need not hold what its question asks for: the rows are for distillation.
     """
     questions: dict[str, list[Row]] = {}
     for row in rows:

@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.utils.logging import disable_progress_bar
 
 from rag_ese.encoder.blocks import BlockModel
-from rag_ese.encoder.delta import DELTA_FILE, ELASTIC_FILE, HEADS_FILE, apply_delta
+from rag_ese.encoder.delta import ELASTIC_FILE, HEADS_FILE, apply_delta
 from rag_ese.encoder.heads import Head, ModuleHead, ViewHeads
 from rag_ese.encoder.pooling import Pooling, modes_from_config
 from rag_ese.errors import ModelError

@@ -1,4 +1,4 @@
-"""A trained checkpoint kept as what differs from a backbone that everybody has: half-precision weights beside the heads.
+"""A trained checkpoint kept as what differs from a backbone that everybody has.
 
 A delta folder holds `elastic.json` (with the name and the revision of its base), `heads.safetensors` and
 `delta.safetensors`: the backbone's trained tensors, whole, under their names in the base model (none: no such file).

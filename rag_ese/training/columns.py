@@ -47,15 +47,16 @@ def labels_of(rows: Sequence[Row], columns: Sequence[TextColumn]) -> Tensor:
     if rows[0].label is not None:
         return torch.tensor([row.label for row in rows], dtype=torch.float32)
     number: dict[str, int] = {}
-    return torch.tensor(
-        [[number.setdefault(text, len(number)) for text in texts] for texts in zip(*(c.texts for c in columns[1:]), strict=True)]
-    )
+    passages = zip(*(column.texts for column in columns[1:]), strict=True)
+    return torch.tensor([[number.setdefault(text, len(number)) for text in texts] for texts in passages])
 
 
 class Plan:
     """Which distinct texts are embedded in which chunk, and where each goes."""
 
-    def __init__(self, columns: Sequence[TextColumn], student: Student, limits: Mapping[Role, int], budget: int) -> None:
+    def __init__(
+        self, columns: Sequence[TextColumn], student: Student, limits: Mapping[Role, int], budget: int
+    ) -> None:
         self.chunks: list[tuple[Role, list[list[int]]]] = []
         place: dict[tuple[Role, str], int] = {}
         for role in dict.fromkeys(column.role for column in columns):

@@ -20,8 +20,8 @@ class DataSet(StrictModel):
     kind: str = Field("auto", description="pairs, triplets, scored, or auto: by the fields of the first row")
     weight: float = Field(1.0, gt=0, description="how often its rows are seen, relative to once an epoch")
     batch_size: int | None = Field(None, ge=2, description="rows per batch of this set (default: the run's batch_size)")
-    windows: bool = Field(False, description="put a window of 1 to 3 sentences in place of each passage, for distillation")
-    labelled: bool = Field(True, description="whether rows belong together; if not, ese alone learns from them, without base loss")
+    windows: bool = Field(False, description="put windows of 1 to 3 sentences in place of the passages")
+    labelled: bool = Field(True, description="whether rows belong together: if not, there is no base loss")
 
 
 class LoRA(StrictModel):
@@ -38,12 +38,12 @@ class TrainConfig(StrictModel):
     out: Path = Field(description="folder of the run: log, checkpoints, and model/ when it is done")
     model: str = Field("embedded", description="what is trained: embedded, embedded-raw, a folder or a hub name")
     data: list[DataSet] = Field(description="data sets: path, kind, weight; on the command line paths with commas")
-    exclude: list[Path] = Field([], description="evaluation files: rows with a passage or question of theirs are dropped")
+    exclude: list[Path] = Field([], description="evaluation files: rows that share a text with them are dropped")
     objective: str = Field("ese", description="raw-ft, mrl, 2dmse, ese, ese-paper, ese-code or starbucks")
     options: dict[str, Any] = Field({}, description="options of the objective, such as sizes and layers")
     base_loss: str = Field("info-nce", description="info-nce (pairs and triplets), angle or cosent (scored pairs)")
     scale: float = Field(20.0, gt=0, description="inverse temperature of the base loss")
-    teacher: str = Field("", description="start (the model before training), a model, or empty: the model's own full size")
+    teacher: str = Field("", description="start (the model before training), a model, or empty: its own full size")
     negatives: int = Field(0, ge=0, description="hard negatives per row, where the data has them")
     batch_size: int = Field(64, ge=2, description="rows per step, over all processes")
     gradient_cache: bool = Field(False, description="embed every chunk twice, so that one chunk bounds the memory")
@@ -74,7 +74,9 @@ class TrainConfig(StrictModel):
     def _paths(cls, value: object) -> object:
         if isinstance(value, str):
             return [{"path": part.strip()} for part in value.split(",") if part.strip()]
-        return [{"path": each} if isinstance(each, str) else each for each in value] if isinstance(value, list) else value
+        return (
+            [{"path": each} if isinstance(each, str) else each for each in value] if isinstance(value, list) else value
+        )
 
     @field_validator("exclude", "freeze", mode="before")
     @classmethod

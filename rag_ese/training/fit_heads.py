@@ -22,8 +22,8 @@ class FitConfig(EncoderConfig):
     """What the heads are fitted on, and how."""
 
     pairs: str = Field(description="question-passage pairs: JSONL files, separated by commas")
-    pool: str = Field(description="a file of training rows whose passages are of the kind searched: they steer the axes")
-    exclude: str = Field("", description="evaluation files, separated by commas: their passages and questions are left out")
+    pool: str = Field(description="training rows with passages of the kind searched: they steer the axes")
+    exclude: str = Field("", description="evaluation files, separated by commas: what shares a text is left out")
     out: Path = Field(description="folder for the heads: a model that every command takes")
     model: str = Field("embedded-raw", description="the backbone: a folder, a hub name or embedded-raw")
     view: int = Field(HeadSettings.view, ge=1, description="the layer of the shallow view")

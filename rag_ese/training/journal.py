@@ -43,7 +43,8 @@ def _step(line: str) -> float:
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, float]:
-    nested = {f"{key}/{name}": value for key, each in values.items() if isinstance(each, Mapping) for name, value in each.items()}
+    maps = {key: each for key, each in values.items() if isinstance(each, Mapping)}
+    nested = {f"{key}/{name}": value for key, each in maps.items() for name, value in each.items()}
     return {key: each for key, each in {**values, **nested}.items() if isinstance(each, int | float)}
 
 

@@ -74,7 +74,7 @@ def _mixture(config: TrainConfig, note: Callable[[str], None]) -> tuple[Mixture,
         rows = windowed(rows) if each.windows else rows
         sets.append(DataRows(name, rows, each.weight, each.batch_size, each.labelled))
     if config.objective != "ese" and (bare := [each.name for each in sets if not each.labelled]):
-        raise ConfigError(f"{bare[0]} is not labelled, and {config.objective} has nothing to learn from such rows: use ese")
+        raise ConfigError(f"{bare[0]} is not labelled, from which {config.objective} learns nothing: use ese")
     mixture = Mixture(sets, config.batch_size, config.seed, held_out=config.held_out)
     return mixture, mixture.held_out_batches()
 

@@ -43,7 +43,7 @@ def save_state(
         try:
             save_file({name: each.cpu().contiguous() for name, each in tensors.items()}, draft / TENSORS)
         except SafetensorError as error:
-            raise StorageError(f"cannot save the training state to {folder}: {error}; free space and run again") from error
+            raise StorageError(f"cannot save the training state to {folder} ({error}): free some space") from error
         (draft / ABOUT).write_text(json.dumps({"config": config, "counters": counters}, indent=1, default=str))
         previous = folder.with_name(f".{folder.name}.previous")
         shutil.rmtree(previous, ignore_errors=True)
@@ -72,7 +72,7 @@ def load_state(
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         tensors = load_file(folder / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise StorageError(f"the training state in {folder} cannot be read ({error}): remove it to start anew") from error
+        raise StorageError(f"the training state in {folder} is damaged ({error}): remove it to start anew") from error
     _same(folder, about["config"], config)
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -92,6 +92,6 @@ def _same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> No
     ]
     if changed:
         raise ConfigError(
-            f"the run in {folder.parent} was begun with other options ({'; '.join(changed)}): go on with the same ones, "
-            "or give another --out"
+            f"the run in {folder.parent} was begun with other options ({'; '.join(changed)}): go on with the "
+            "same ones, or give another --out"
         )

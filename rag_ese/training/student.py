@@ -25,9 +25,7 @@ class Student:
     weights, gradients and optimiser stay in float32.
     """
 
-    def __init__(
-        self, encoder: ElasticEncoder, frozen: Sequence[str] = (), half: bool = False, only: str = ""
-    ) -> None:
+    def __init__(self, encoder: ElasticEncoder, frozen: Sequence[str] = (), half: bool = False, only: str = "") -> None:
         self.encoder = encoder
         self.half = half
         self.backbone: nn.Module = encoder.checkpoint.blocks.model
@@ -50,7 +48,8 @@ class Student:
 
     def tokenize(self, texts: Sequence[str], role: Role, limit: int) -> list[list[int]]:
         """Token ids under the role's prompt, cut to `limit` tokens; a final special token stays at the end."""
-        return [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in self.encoder.tokenize(texts, role)]
+        whole = self.encoder.tokenize(texts, role)
+        return [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in whole]
 
     def chunks(self, rows: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
         """Positions of `rows` by similar length, each group at most `budget` padded tokens."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from rag_ese.encoder.elastic import Role
 from rag_ese.errors import TrainingError
@@ -57,7 +58,7 @@ class Trainer:
         groups = [("backbone.", config.lr), ("heads.", config.head_lr)]
         self.rates = [rate for _, rate in groups]
         self.optimizer = torch.optim.AdamW(
-            [{"params": [p for n, p in self.trained.items() if n.startswith(part)], "lr": rate} for part, rate in groups],
+            [{"params": _named(self.trained, part), "lr": rate} for part, rate in groups],
             betas=(0.9, 0.98),
             weight_decay=config.weight_decay,
         )
@@ -198,6 +199,10 @@ def join_processes() -> str | None:
     cuda = torch.cuda.is_available()
     dist.init_process_group("nccl" if cuda else "gloo")
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else "cpu"
+
+
+def _named(parameters: Mapping[str, nn.Parameter], part: str) -> list[nn.Parameter]:
+    return [parameter for name, parameter in parameters.items() if name.startswith(part)]
 
 
 def _is_first() -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from rag_ese.data.windows import windows
 
-PASSAGE = "A harbour\nThe harbour is old. Ships come in May. The crane fell in 1931. It was mended. Nobody paid. Then came rain."
+PASSAGE = "A harbour\nThe harbour is old. Ships come in May. The crane fell. It was mended. Nobody paid. Then came rain."
 
 
 def test_every_sentence_begins_a_window() -> None:
     starts = ["The harbour", "Ships come", "The crane", "It was", "Nobody paid", "Then came"]
-    assert [window.removeprefix("A harbour\n").split(".")[0][: len(start)] for window, start in zip(windows([PASSAGE]), starts, strict=True)] == starts
+    found = [window.removeprefix("A harbour\n") for window in windows([PASSAGE])]
+    assert [window[: len(start)] for window, start in zip(found, starts, strict=True)] == starts
 
 
 def test_lengths_take_turns_and_the_title_stays() -> None:

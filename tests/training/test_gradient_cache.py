@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rag_ese.training.gradient_cache import backward
 
+LAUNCH = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
 PROGRAM = Path(__file__).with_name("two_processes.py")
 
 
@@ -81,7 +82,7 @@ def test_a_layer_without_a_loss_needs_no_gradient() -> None:
 
 def test_two_processes_make_the_gradient_of_one(tmp_path: Path) -> None:
     out = tmp_path / "gradients.pt"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(PROGRAM), str(out)]
+    command = [sys.executable, *LAUNCH, str(PROGRAM), str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]

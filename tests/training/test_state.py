@@ -28,7 +28,9 @@ def trained(seed: int) -> tuple[dict[str, nn.Parameter], torch.optim.AdamW]:
     return parameters, optimizer
 
 
-def save(folder: Path, seed: int = 0, extra: Mapping[str, Tensor] | None = None, **counters: Any) -> dict[str, nn.Parameter]:
+def save(
+    folder: Path, seed: int = 0, extra: Mapping[str, Tensor] | None = None, **counters: Any
+) -> dict[str, nn.Parameter]:
     parameters, optimizer = trained(seed)
     save_state(folder, CONFIG, counters, parameters, optimizer, extra or {})
     return parameters

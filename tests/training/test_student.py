@@ -94,5 +94,5 @@ def test_adapters_start_as_nothing_learn_alone_and_are_merged(tiny: ElasticEncod
 
 
 def test_adapters_for_layers_that_there_are_not(tiny: ElasticEncoder) -> None:
-    with pytest.raises(ConfigError, match="it has .*query"):
+    with pytest.raises(ConfigError, match=r"it has .*query"):
         add_adapters(tiny.checkpoint.blocks.model, LoRA(targets=["no_such_layer"]))
