@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rag_ese.data.windows import windows
 
-PASSAGE = "A harbour\nThe harbour is old. Ships come in May. The crane fell. It was mended. Nobody paid. Then came rain."
+PASSAGE = "A harbour\nThe harbour is old. Boats come in May. The crane fell. It was mended. None paid. Then came rain."
 
 
 def test_every_sentence_begins_a_window() -> None:
-    starts = ["The harbour", "Ships come", "The crane", "It was", "Nobody paid", "Then came"]
+    starts = ["The harbour", "Boats come", "The crane", "It was", "None paid", "Rain came"]
     found = [window.removeprefix("A harbour\n") for window in windows([PASSAGE])]
     assert [window[: len(start)] for window, start in zip(found, starts, strict=True)] == starts
 
