@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
 from rag_ese.encoder.blocks import BlockModel
-from rag_ese.encoder.delta import ELASTIC_FILE, HEADS_FILE, apply_delta
+from rag_ese.encoder.delta import ELASTIC_FILE, HEADS_FILE, TRAINING_FILE, apply_delta
 from rag_ese.encoder.heads import Head, ModuleHead, ViewHeads
 from rag_ese.encoder.pooling import Pooling, modes_from_config
 from rag_ese.errors import ModelError
@@ -96,6 +96,8 @@ def load_checkpoint(path: Path, dtype: torch.dtype, heads: Path | None = None) -
 
 def _load_backbone(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    verbosity = get_verbosity()
+    set_verbosity_error()  # missing tensors are reported below, in one sentence, the pooler excepted: it is not used
     try:
         config = AutoConfig.from_pretrained(path, **_NOTHING_REMOTE)
         config.output_hidden_states = False  # some folders ask for all states; a pass keeps just those it needs
@@ -111,6 +113,8 @@ def _load_backbone(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Pre
         tokenizer = AutoTokenizer.from_pretrained(path, **_NOTHING_REMOTE)
     except _LOAD_ERRORS as error:
         raise ModelError(f"cannot load the encoder in {path}: {_reason(error)}") from error
+    finally:
+        set_verbosity(verbosity)
     mismatched = {name for name, *_ in info["mismatched_keys"]}
     unread = {*info["missing_keys"], *mismatched}
     absent = sorted(name for name in unread if "pooler" not in name and "position_ids" not in name)
@@ -261,7 +265,7 @@ def _revision(folders: list[Path]) -> str:
     hasher = xxhash.xxh3_128()
     for folder in folders:
         for file in sorted(folder.rglob("*")):
-            if file.is_file() and file.suffix in _HASHED:
+            if file.is_file() and file.suffix in _HASHED and file.name != TRAINING_FILE:
                 hasher.update(file.relative_to(folder).as_posix().encode())
                 with file.open("rb") as stream:
                     while chunk := stream.read(1 << 22):

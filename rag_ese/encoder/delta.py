@@ -15,17 +15,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rag_ese.encoder.draft import system_errors
 from rag_ese.encoder.heads import ViewHeads
 from rag_ese.errors import ModelError, disk_errors
 
 ELASTIC_FILE = "elastic.json"
 HEADS_FILE = "heads.safetensors"
 DELTA_FILE = "delta.safetensors"
+TRAINING_FILE = "training.json"
+"""What a training run recorded about itself, for the model card; it has no part in the vectors."""
 
 
 def save_delta(folder: Path, heads: ViewHeads, tensors: Mapping[str, Tensor], base: str, base_revision: str) -> None:
     """Writes the folder. `tensors` are those that differ from the base; all are rounded to half precision."""
-    with disk_errors("writing the model to", folder):
+    with disk_errors("writing the model to", folder), system_errors():
         folder.mkdir(parents=True, exist_ok=True)
         for file, state in ((HEADS_FILE, heads.state()), (DELTA_FILE, tensors)):
             if state:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rag_ese.encoder.delta import ELASTIC_FILE
+from rag_ese.encoder.delta import ELASTIC_FILE, TRAINING_FILE
 from rag_ese.encoder.elastic import ElasticEncoder
 from rag_ese.encoder.names import EMBEDDED, EMBEDDED_RAW
 from rag_ese.encoder.st_modules import has_two_views
@@ -23,7 +23,6 @@ from rag_ese.encoder.truncate import matryoshka
 from rag_ese.errors import ModelError
 from rag_ese.types import Size
 
-TRAINING_FILE = "training.json"
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "bsd-3-clause", "gpl-3.0"}
 """Those that the hub knows by these names; any other is given as `other` with its name."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import yaml
 
 from rag_ese.data.training_rows import Row, read_rows, without
 from rag_ese.data.windows import windowed
-from rag_ese.encoder.delta import save_delta
+from rag_ese.encoder.delta import TRAINING_FILE, save_delta
 from rag_ese.encoder.elastic import ElasticEncoder, Role
 from rag_ese.encoder.export import save_sentence_transformer
 from rag_ese.encoder.heads import ViewHeads
@@ -49,8 +53,17 @@ def train(config: TrainConfig, note: Callable[[str], None]) -> Path:
 
 
 def save_model(student: Student, config: TrainConfig, folder: Path) -> None:
+    """Writes the trained model, whole or not at all, with what its card says of the training."""
+    draft = folder.with_name(f".{folder.name}.trained")
+    shutil.rmtree(draft, ignore_errors=True)
+    with disk_errors("writing the model to", folder):
+        _save_weights(student.encoder, draft)
+        (draft / TRAINING_FILE).write_text(json.dumps(_about(config), indent=1) + "\n", encoding="utf-8")
+        draft.rename(folder)
+
+
+def _save_weights(encoder: ElasticEncoder, folder: Path) -> None:
     """A delta over the embedded backbone where the run began there, else a whole sentence-transformers folder."""
-    encoder = student.encoder
     head = encoder.checkpoint.head
     if encoder.checkpoint.path == resolve(EMBEDDED_RAW).path and isinstance(head, ViewHeads):
         start = ElasticEncoder.load(EMBEDDED_RAW, "float32", "cpu")
@@ -60,6 +73,16 @@ def save_model(student: Student, config: TrainConfig, folder: Path) -> None:
         save_delta(folder, head, changed, EMBEDDED_RAW, start.revision)
     else:
         save_sentence_transformer(encoder, folder)
+
+
+def _about(config: TrainConfig) -> dict[str, object]:
+    """What `model_card` knows of a run; the licence is for people to state."""
+    return {
+        "command": f"python -m rag_ese.train --config config.yaml --out {config.out}",
+        "data": sorted({Path(each.path).name for each in config.data}),
+        "seed": config.seed,
+        "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, device {config.device}",
+    }
 
 
 def _mixture(config: TrainConfig, note: Callable[[str], None]) -> tuple[Mixture, list[Batch]]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rag_ese.encoder.draft import system_errors
 from rag_ese.errors import ConfigError, StorageError, disk_errors
 
 TENSORS, ABOUT = "state.safetensors", "state.json"
@@ -37,13 +38,10 @@ def save_state(
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
     draft = folder.with_name(f".{folder.name}.draft")
-    with disk_errors("saving the training state to", folder):
+    with disk_errors("saving the training state to", folder), system_errors():
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        try:
-            save_file({name: each.cpu().contiguous() for name, each in tensors.items()}, draft / TENSORS)
-        except SafetensorError as error:
-            raise StorageError(f"cannot save the training state to {folder} ({error}): free some space") from error
+        save_file({name: each.cpu().contiguous() for name, each in tensors.items()}, draft / TENSORS)
         (draft / ABOUT).write_text(json.dumps({"config": config, "counters": counters}, indent=1, default=str))
         previous = folder.with_name(f".{folder.name}.previous")
         shutil.rmtree(previous, ignore_errors=True)
