@@ -57,7 +57,7 @@ def test_without_changed_weights_only_the_heads_differ(folder: Path, tmp_path: P
 def test_another_base_is_refused(folder: Path, delta: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-5}))
-    with pytest.raises(ModelError, match="were trained from revision .* of their base model, but"):
+    with pytest.raises(ModelError, match=r"were trained from revision .* of their base model, but"):
         ElasticEncoder.load(delta)
 
 
@@ -93,5 +93,5 @@ def test_stored_in_half_precision(delta: Path) -> None:
 
 def test_a_refusing_disk(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="not a folder|in the way"):
+    with pytest.raises(StorageError, match=r"not a folder|in the way"):
         save_delta(tmp_path / "file", heads(), {}, "base", "r")
