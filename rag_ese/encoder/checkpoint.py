@@ -97,7 +97,8 @@ def load_checkpoint(path: Path, dtype: torch.dtype, heads: Path | None = None) -
 def _load_backbone(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     verbosity = get_verbosity()
-    set_verbosity_error()  # missing tensors are reported below, in one sentence, the pooler excepted: it is not used
+    # Missing tensors are reported below, in one sentence, the pooler excepted: it is not used.
+    set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         config = AutoConfig.from_pretrained(path, **_NOTHING_REMOTE)
         config.output_hidden_states = False  # some folders ask for all states; a pass keeps just those it needs
