@@ -14,9 +14,10 @@ from rich.console import Console, RenderableType
 
 from rag_ese.cli import Command, notice, run
 from rag_ese.errors import MissingExtraError, disk_errors
+from rag_ese.eval import comparison, plot, report, sts_plot, sts_report
 from rag_ese.eval import hotpotqa as hotpotqa_study
-from rag_ese.eval import plot, report, sts_plot, sts_report
 from rag_ese.eval import sts as sts_study
+from rag_ese.eval.comparison import CompareConfig
 from rag_ese.eval.config import RUNS, EvalConfig
 from rag_ese.eval.sts_config import StsConfig
 
@@ -89,9 +90,15 @@ def _say(text: str) -> None:
     Console(soft_wrap=True).print(text, highlight=False, markup=False)
 
 
+def compare(config: CompareConfig) -> None:
+    legend = "points of 100; paired bootstrap over questions; * the interval leaves out 0"
+    _show([comparison.table(comparison.compare_runs(config))], legend, [], 140)
+
+
 COMMANDS = {
     "hotpotqa": Command(EvalConfig, hotpotqa, "retrieval and answer quality, time and memory by size"),
     "sts": Command(StsConfig, sts, "sentence similarity by layer and width on the seven STS sets"),
+    "compare": Command(CompareConfig, compare, "paired differences between two runs of hotpotqa on the same questions"),
 }
 
 

@@ -24,6 +24,7 @@ class EvalConfig(DataConfig, EncoderConfig, StoreConfig):
     funnel: str = Field("", description="funnels such as 'L3-d64:200 > L6-d768:10', several separated by ;")
     hybrid: bool = Field(False, description="add a dense + BM25 hybrid of every size (the largest always has one)")
     hybrid_weight: float = Field(HYBRID_WEIGHT, ge=0, description="BM25's share in a hybrid")
+    controls: str = Field("", description="add rows of rotated vectors: pca (fitted on the pool), random or both")
     index: str = Field("", description="an index folder (default: one is built in indexes/ and found again)")
     generator: str = Field("auto", description="auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL")
     prompt: str = Field("hotpotqa-v1", description="prompt file for language models: a bundled name or a path")

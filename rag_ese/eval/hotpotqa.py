@@ -15,6 +15,7 @@ from rag_ese.eval import retrieval as retrieval_metrics
 from rag_ese.eval.config import RUNS, EvalConfig
 from rag_ese.eval.cost import hardware, latency, peak_memory, versions
 from rag_ese.eval.results import Results, SystemResult, compare
+from rag_ese.eval.rotated import rotated
 from rag_ese.eval.systems import System, systems
 from rag_ese.generator import CachedGenerator, Generator, load_prompt, resolve
 from rag_ese.index import Store
@@ -46,6 +47,8 @@ def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
     store = _store(config, hotpot, encoder, sizes, funnels, note)
     questions = _questions(config, hotpot, store, note)
     rows = list(systems(store, encoder, sizes, funnels, config.depth, config.hybrid, config.hybrid_weight))
+    controls = [part.strip() for part in config.controls.split(",") if part.strip()]
+    rows += rotated(store, encoder, sizes, controls, config.depth, config.seed)
     results = [_measure(config, row, store, questions, generator) for row in rows]
     reference = str(max(sizes))
     compare(results, reference, config.resamples, config.seed)

@@ -13,7 +13,7 @@ from rag_ese.eval.results import Results, SystemResult
 
 Column = tuple[str, Callable[[SystemResult], str]]
 
-_KINDS = {"size": "sizes", "funnel": "funnels", "BM25": "controls", "hybrid": "controls"}
+_KINDS = {"size": "sizes", "funnel": "funnels", "BM25": "controls", "hybrid": "controls", "control": "rotations"}
 
 
 def _points(metric: str) -> Callable[[SystemResult], str]:

@@ -11,7 +11,7 @@ from rag_ese.retriever import BM25Searcher, Funnel, FunnelSearcher, HybridSearch
 from rag_ese.retriever.searchers import QueryEncoder
 from rag_ese.types import Size
 
-Kind = Literal["size", "funnel", "BM25", "hybrid"]
+Kind = Literal["size", "funnel", "BM25", "hybrid", "control"]
 
 
 @dataclass(frozen=True)
