@@ -33,7 +33,7 @@ def unit(vectors: Float32s) -> Float32s:
 
 def main(config: FitConfig) -> None:
     hotpot = load_hotpotqa(config.pool)
-    questions, passages, pool = pool_texts(config)
+    questions, passages, pool = pool_texts(config, config.load_encoder())
     asked = config.load_encoder().pool_layers([q.text for q in hotpot.questions], sorted(pool), "query")
     row = {passage.id: number for number, passage in enumerate(hotpot.passages)}
     order = np.random.default_rng(0).permutation(len(hotpot.questions))
