@@ -74,6 +74,14 @@ class ViewHeads:
             {layer: bias.to(device) for layer, bias in self.biases.items()},
         )
 
+    def rotated(self, rotation: Tensor) -> ViewHeads:
+        """The heads whose embedding, at every depth, is this one's times `rotation` (width x width)."""
+        return ViewHeads(
+            self.view,
+            {layer: rotation.T @ weight for layer, weight in self.weights.items()},
+            {layer: rotation.T @ bias for layer, bias in self.biases.items()},
+        )
+
     def state(self) -> dict[str, Tensor]:
         """The tensors under the names they have in a file."""
         return {

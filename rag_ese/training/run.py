@@ -9,16 +9,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 import yaml
 
 from rag_ese.data.training_rows import Row, read_rows, without
 from rag_ese.data.windows import windowed
-from rag_ese.encoder.delta import TRAINING_FILE, save_delta
+from rag_ese.encoder.delta import TRAINING_FILE
 from rag_ese.encoder.elastic import ElasticEncoder, Role
-from rag_ese.encoder.export import save_sentence_transformer
-from rag_ese.encoder.heads import ViewHeads
-from rag_ese.encoder.names import EMBEDDED_RAW, resolve
 from rag_ese.errors import ConfigError, StorageError, disk_errors
 from rag_ese.objectives import BaseLoss, base_loss, objective
 from rag_ese.training.config import TrainConfig
@@ -27,6 +23,7 @@ from rag_ese.training.mixture import Batch, DataRows, Mixture
 from rag_ese.training.student import Student
 from rag_ese.training.teacher import Teacher
 from rag_ese.training.trainer import Trainer, join_processes
+from rag_ese.training.weights import save_weights
 
 MODEL = "model"
 
@@ -36,13 +33,13 @@ def train(config: TrainConfig, note: Callable[[str], None]) -> Path:
     model = config.out / MODEL
     if model.exists():
         raise StorageError(f"{model} exists: this run is done; give another --out, or remove the folder to train anew")
+    mixture, held_out = _mixture(config, note)
     device = join_processes() or config.device
     encoder = ElasticEncoder.load(config.model, "float32", device)
     if config.lora:
         add_adapters(encoder.checkpoint.blocks.model, config.lora)
     student = Student(encoder, config.freeze, config.precision == "bfloat16", "lora_" if config.lora else "")
     goal = objective(config.objective, encoder.depth, encoder.width, **config.options)
-    mixture, held_out = _mixture(config, note)
     _write_config(config)
     counters = Trainer(config, student, goal, _base(config), mixture, held_out, _teacher(config, device), note).run()
     if config.lora:
@@ -57,22 +54,9 @@ def save_model(student: Student, config: TrainConfig, folder: Path) -> None:
     draft = folder.with_name(f".{folder.name}.trained")
     shutil.rmtree(draft, ignore_errors=True)
     with disk_errors("writing the model to", folder):
-        _save_weights(student.encoder, draft)
+        save_weights(student.encoder, draft)
         (draft / TRAINING_FILE).write_text(json.dumps(_about(config), indent=1) + "\n", encoding="utf-8")
         draft.rename(folder)
-
-
-def _save_weights(encoder: ElasticEncoder, folder: Path) -> None:
-    """A delta over the embedded backbone where the run began there, else a whole sentence-transformers folder."""
-    head = encoder.checkpoint.head
-    if encoder.checkpoint.path == resolve(EMBEDDED_RAW).path and isinstance(head, ViewHeads):
-        start = ElasticEncoder.load(EMBEDDED_RAW, "float32", "cpu")
-        before = dict(start.checkpoint.blocks.model.named_parameters())
-        after = dict(encoder.checkpoint.blocks.model.named_parameters())
-        changed = {name: after[name] for name in before if not torch.equal(after[name].cpu(), before[name])}
-        save_delta(folder, head, changed, EMBEDDED_RAW, start.revision)
-    else:
-        save_sentence_transformer(encoder, folder)
 
 
 def _about(config: TrainConfig) -> dict[str, object]:
