@@ -1,4 +1,4 @@
-"""Rotates all depths of an encoder: `python -m rag_ese.training.rotate_heads --model RUN/model --texts FILES --out DIR`."""
+"""Rotates the heads of all depths: `python -m rag_ese.training.rotate_heads --model M --texts FILES --out DIR`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from rag_ese.types import Float32s
 class RotateConfig(EncoderConfig):
     """What is rotated, and on which texts the rotation is learned."""
 
-    texts: str = Field(description="question-passage pairs, JSONL files separated by commas; which belong together is not used")
+    texts: str = Field(
+        description="question-passage pairs (their pairing is not used): JSONL files, separated by commas"
+    )
     exclude: str = Field("", description="evaluation files, separated by commas: what shares a text is left out")
     out: Path = Field(description="folder for the rotated model, which every command takes")
     steps: int = Field(RotationSettings.steps, ge=1, description="optimiser steps")

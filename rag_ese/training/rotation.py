@@ -1,13 +1,14 @@
 """A rotation of the embedding that puts into its leading dimensions what orders near passages.
 
-Principal axes put there what varies most over all texts. What a narrow search needs is what separates a question's nearest
-passages from each other, and no label is needed to learn it: the full width's own scores say it.
+Principal axes put there what varies most over all texts. What a narrow search needs is what separates a question's
+nearest passages from each other, and no label is needed to learn it: the full width's own scores say it.
 
-    L(R) = sum over widths k and questions q of KL(softmax(t q C^T) || softmax(t cut(q R, k) cut(C R, k)^T)),   R^T R = 1
+    L(R) = sum over widths k of the mean over questions q of
+           KL(softmax(t q C^T) || softmax(t cut(q R, k) cut(C R, k)^T)),   R^T R = 1
 
-C are passages drawn anew at each step, `cut` truncates and normalises, t is sharp (40), so that the near passages count. R
-is orthogonal, R = R0 (1 + S)^-1 (1 - S) with S skew (Cayley) and R0 the principal axes of the passages: scores at full width
-stay exactly as they were, whatever is learned.
+C are passages drawn anew at each step, `cut` truncates and normalises, t is sharp (40), so that the near passages count.
+R is orthogonal, R = R0 (1 + S)^-1 (1 - S) with S skew (Cayley) and R0 the principal axes of the passages: scores at full
+width stay exactly as they were, whatever is learned.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from rag_ese.encoder.names import EMBEDDED_RAW, resolve
 
 
 def save_weights(encoder: ElasticEncoder, folder: Path) -> None:
-    """A folder that every command takes as a model; any other than the embedded one is a sentence-transformers folder."""
+    """Writes a folder that every command takes as a model."""
     head = encoder.checkpoint.head
     if encoder.checkpoint.path == resolve(EMBEDDED_RAW).path and isinstance(head, ViewHeads):
         start = ElasticEncoder.load(EMBEDDED_RAW, "float32", "cpu")
