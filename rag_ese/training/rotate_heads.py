@@ -41,7 +41,7 @@ def main(config: RotateConfig) -> None:
     with progress_bar("rotating", settings.steps) as advance:
         rotation = fit_rotation(questions, passages, settings, advance)
     exact = ElasticEncoder.load(config.model, "float32", "cpu", config.model_revision or None)
-    exact.checkpoint.head = head.to(exact.device).rotated(torch.from_numpy(rotation))
+    exact.replace_head(head.to(exact.device).rotated(torch.from_numpy(rotation)))
     save_weights(exact, config.out)
 
 

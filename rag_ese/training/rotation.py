@@ -6,9 +6,9 @@ nearest passages from each other, and no label is needed to learn it: the full w
     L(R) = sum over widths k of the mean over questions q of
            KL(softmax(t q C^T) || softmax(t cut(q R, k) cut(C R, k)^T)),   R^T R = 1
 
-C are passages drawn anew at each step, `cut` truncates and normalises, t is sharp (40), so that the near passages count.
-R is orthogonal, R = R0 (1 + S)^-1 (1 - S) with S skew (Cayley) and R0 the principal axes of the passages: scores at full
-width stay exactly as they were, whatever is learned.
+C are passages drawn anew at each step, `cut` truncates and normalises, t is sharp (40), so that near passages count.
+R is orthogonal, R = R0 (1 + S)^-1 (1 - S) with S skew (Cayley) and R0 the principal axes of the passages: scores at
+full width stay exactly as they were, whatever is learned.
 """
 
 from __future__ import annotations
