@@ -55,7 +55,7 @@ def shortlists(k: int, largest: int, passages: int) -> list[int]:
 
 
 class Survey:
-    """Queries over a store, with the exact answer: finds the recall of any candidate. `sizes` are those of the store."""
+    """Queries over a store with their exact top `k`: the recall of candidates. `grid`: the cuts, ascending."""
 
     def __init__(self, store: Store, vectors: Vectors, k: int, grid: Sequence[int]) -> None:
         self.full = max(store.sizes)
@@ -117,6 +117,17 @@ def triples_worth_trying(sizes: Sequence[Size], pairs: Sequence[Candidate], reca
     enough = {each.chain[0] for each in pairs if len(each.chain) == 2 and each.recall >= recall}
     grows = ((a, b) for a in sizes for b in sizes if a.layers <= b.layers and a.dim <= b.dim)
     return [(a, b) for a, b in grows if a in enough and a != b != full]
+
+
+def certain(store: Store, funnel: Funnel) -> bool:
+    """Whether the funnel is the exact search by construction, so that there is nothing to estimate."""
+    *before, last = funnel.stages
+    if last.size != max(store.sizes):
+        return False
+    if not before:
+        return store.manifest.plan.kind in ("flat", "panorama")
+    scanned = store.manifest.plan.kind in ("flat", "panorama", "fp16", "sq8")
+    return scanned and all(stage.keep >= len(store) for stage in before)
 
 
 def severity(chain: tuple[Size, ...], candidates: Iterable[Candidate]) -> float:

@@ -6,11 +6,12 @@ seen it is too narrow: a resample cannot hold a loss that the sample lacks. So a
 end on each side counts.
 
 The second one splits the mean loss in two: the share of queries that lose something, and what such a query loses.
-The share is a binomial proportion with exact bounds (Clopper and Pearson 1934): with none of 200 it is still up to 1.8%.
+The share is a binomial proportion with exact bounds (Clopper and Pearson 1934): with none of 200 it may still be 1.8%.
 The severity is the mean of the losses seen. Where fewer than ENOUGH were seen, losses of size `severity` make up the
-number. Nothing in the sample can bound that size, so it is 1 (all is lost: the interval then needs no assumption) unless
-the caller knows better. The planner does: the same sizes with a smaller shortlist lose at more queries, and more at
-each, so their losses stand in (`candidates.severity`). The uncertainty of a mean of many losses is left to the bootstrap.
+number. Nothing in the sample can bound that size, so it is 1 (all is lost: the interval then needs no assumption)
+unless the caller knows better. The planner does: the same sizes with a smaller shortlist lose at more queries, and more
+at each, so their losses stand in (`candidates.severity`). How uncertain a mean of many losses is, is left to the
+bootstrap.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class FunnelSearcher:
         self._store, self._encoder, self._funnel = store, encoder, funnel
 
     def search(self, queries: Sequence[str]) -> list[Ranking]:
-        return [ranking for chunk in _chunks(queries) for ranking in self.follow(self._encoder.begin(chunk))]
+        return [ranking for chunk in chunks(queries) for ranking in self.follow(self._encoder.begin(chunk))]
 
     def follow(self, encoding: QueryEncoding) -> list[Ranking]:
         """The rankings of queries whose encoding has begun; each stage takes it on to its own size."""
@@ -72,7 +72,7 @@ class FunnelSearcher:
         """What every stage kept, query by query: one ranking per stage, of which the last is what `search` returns."""
         return [
             list(stages)
-            for chunk in _chunks(queries)
+            for chunk in chunks(queries)
             for stages in zip(*self._stages(self._encoder.begin(chunk)), strict=True)
         ]
 
@@ -132,7 +132,7 @@ class HybridSearcher:
         self.name = f"{self._dense.name} + BM25"
 
     def search(self, queries: Sequence[str]) -> list[Ranking]:
-        return [ranking for chunk in _chunks(queries) for ranking in self._search(chunk)]
+        return [ranking for chunk in chunks(queries) for ranking in self._search(chunk)]
 
     def _search(self, queries: Sequence[str]) -> list[Ranking]:
         encoding = self._encoder.begin(queries)
@@ -162,5 +162,6 @@ def products(vectors: Float32s, query: Float32s) -> Float32s:
     return np.asarray(np.einsum("ij,j->i", vectors, query), dtype=np.float32)
 
 
-def _chunks(queries: Sequence[str]) -> Iterator[Sequence[str]]:
+def chunks(queries: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The queries in pieces that are encoded together."""
     return (queries[start : start + _QUERIES] for start in range(0, len(queries), _QUERIES))
