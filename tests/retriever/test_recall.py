@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,6 @@ def test_a_trace_ends_in_what_search_returns(store_of: Callable[..., Any], monke
         assert [[len(ranking) for ranking in each] for each in traced] == [[s.keep for s in funnel.stages]] * 5
         for each, ranking in zip(traced, searcher.search(queries), strict=True):
             assert each[-1].rows.tolist() == ranking.rows.tolist()
-            for before, after in zip(each, each[1:], strict=False):
+            for before, after in pairwise(each):
                 assert {*after.rows.tolist()} <= {*before.rows.tolist()}
     assert searcher.trace([]) == []
