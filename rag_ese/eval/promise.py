@@ -19,7 +19,7 @@ def check_promise(
 ) -> str:
     """One line: the recall@k of the plan's funnel on `texts`, and whether it lies in the promised interval.
 
-    The line is a warning where the recall is below that interval. The mean over these questions has an error of its own,
+    It is a warning where the recall is below that interval. The mean over these questions has an error of its own,
     which stands behind it as a bootstrap interval: a mean just outside the promise does not refute it.
     """
     reference = Size.parse(plan.reference)

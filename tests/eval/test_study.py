@@ -243,9 +243,8 @@ def test_funnels_say_where_they_lose(home: Path, metrics: dict[str, Any], questi
 
 def test_a_plan_is_made_and_checked(there: Path, run_main: Main) -> None:
     folder = next((there / "indexes").glob("bundled*"))
-    held_out = [
-        question for question in load_sample().questions if question not in load_sample(limit=20, seed=3).questions
-    ]
+    evaluated = load_sample(limit=20, seed=3).questions
+    held_out = [question for question in load_sample().questions if question not in evaluated]
     (there / "held-out.jsonl").write_text("".join(json.dumps(each.text) + "\n" for each in held_out[:60]))
     options = ["--index", folder, "--recall", "0.6", "--p99-ms", "1e7", "--shortlist", "60", "--timed", "2"]
     code, printed, said = run_main("plan", *options, "--questions", "held-out.jsonl", "--resamples", "300")
