@@ -22,11 +22,13 @@ from scipy.stats import beta
 
 from rag_ese.errors import DataError
 from rag_ese.retriever.recall import Float64s
+from rag_ese.types import Float32s
 
 ENOUGH = 10
 """Losses that are enough to know their mean size."""
 _TAIL = 0.025
 _COLUMNS = 64  # systems resampled at a time
+_DRAWS = 1 << 20  # queries drawn at a time
 
 
 def share_bounds(count: npt.ArrayLike, n: int) -> tuple[Float64s, Float64s]:
@@ -59,12 +61,23 @@ def intervals(
 
 
 def _bootstrap(recalls: Float64s, resamples: int, seed: int) -> tuple[Float64s, Float64s]:
-    """Percentile bounds; all systems see the same resamples, drawn as how often each query is taken."""
-    n = recalls.shape[1]
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    """Percentile bounds; all systems see the same resamples."""
+    counts = _resamples(recalls.shape[1], resamples, seed)
     bounds = [
-        np.quantile(counts @ recalls[at : at + _COLUMNS].T, [_TAIL, 1 - _TAIL], axis=0)
+        np.quantile(counts @ recalls[at : at + _COLUMNS].T / recalls.shape[1], [_TAIL, 1 - _TAIL], axis=0)
         for at in range(0, len(recalls), _COLUMNS)
     ]
     low, high = np.clip(np.concatenate(bounds, axis=1), 0.0, 1.0)
     return low, high
+
+
+def _resamples(n: int, resamples: int, seed: int) -> Float32s:
+    """How often each of `n` queries is taken: resamples x n."""
+    draw = np.random.default_rng(seed)
+    rows = max(1, _DRAWS // n)
+    counts = np.empty((resamples, n), np.float32)
+    for start in range(0, resamples, rows):
+        part = counts[start : start + rows]
+        taken = draw.integers(n, size=part.shape) + n * np.arange(len(part))[:, None]
+        part[:] = np.bincount(taken.ravel(), minlength=part.size).reshape(part.shape)
+    return counts
