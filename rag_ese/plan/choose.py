@@ -116,7 +116,7 @@ def worth_timing(
 ) -> list[Candidate]:
     """The cheapest acceptable candidate of each chain of sizes, some of them; and some from all to compare with."""
     near = [each for each in found if each.recall >= asked.recall]
-    lows = _lows(config, store, near, found) if near else []
+    lows = _lows(config, store, near, found) if near else np.empty(0)
     best: dict[object, Candidate] = {}
     for each, low in zip(near, lows, strict=True):
         fits = low >= asked.recall and store.index_bytes(each.chain[0]) <= asked.ram_bytes
