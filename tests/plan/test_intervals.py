@@ -95,4 +95,4 @@ def test_coverage_over_a_synthetic_store(n: int, noise: float) -> None:
     cuts = (10, 15, 20, 30, 50, 70, 100, 150)
     population = np.stack([(places < cut).mean(axis=1) for cut in cuts])
     assert population[0].mean() < 0.9 and population[-1].mean() > 0.95  # from much lost to hardly anything
-    assert coverage(population, n, 200, 2).min() >= 0.9
+    assert coverage(population, n, 500, 11).min() >= 0.9
