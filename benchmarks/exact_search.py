@@ -4,8 +4,8 @@
 
 The vectors are those of an index, at its full size; beyond their number, rows are drawn again and perturbed by Gaussian
 noise of a relative length of 0.4, then brought to unit length. Contenders: FAISS FlatIP; FAISS FlatIPPanorama on the
-vectors as they are and on our rotation of them; torch's matrix product with top-k; ours. Single queries and batches of 64,
-each contender in turn. Every answer of ours is compared with brute force by the same scoring function.
+vectors as they are and on our rotation of them; torch's matrix product with top-k; ours. Single queries and batches of
+64, each contender in turn. Every answer of ours is compared with brute force by the same scoring function.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ExactConfig(EncoderConfig):
 
 
 def main(config: ExactConfig) -> None:
-    console = Console()
+    console = Console(width=120)
     queries = _queries(config)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.vec"
@@ -62,7 +62,7 @@ def main(config: ExactConfig) -> None:
         ours = ExactIndex(vectors)
         console.print(f"our index: {time.perf_counter() - started:.0f} s to build, {ours.layout.bytes / 1e6:,.0f} MB")
         _limits(console, rows)
-        table = Table(title=f"{len(rows):,} x {vectors.width}, top {K}, {os.cpu_count()} cores")
+        table = Table(min_width=110, title=f"{len(rows):,} x {vectors.width}, top {K}, {os.cpu_count()} cores")
         for column in ("search", "one query, p50 ms", "p99 ms", "against FlatIP", "64 queries, ms", "against FlatIP"):
             table.add_column(column, justify="left" if column == "search" else "right")
         flat: tuple[float, float] | None = None
@@ -122,15 +122,12 @@ def _contenders(rows: Float32s, ours: ExactIndex) -> list[tuple[str, Contender]]
 
     matrix = torch.from_numpy(rows)
     rotation = ours.layout.rotation
-    levels = max(1, width // 64)
+    panorama = f"FlatIPPanorama{max(1, width // 64)}"
     return [
         ("FAISS FlatIP", on_threads(built("Flat", rows))),
         ("torch, matmul + topk", lambda queries: torch.topk(torch.from_numpy(queries) @ matrix.T, K)),
-        (f"FAISS FlatIPPanorama{levels}", on_threads(built(f"FlatIPPanorama{levels}", rows))),
-        (
-            f"FAISS FlatIPPanorama{levels}, rotated",
-            on_threads(built(f"FlatIPPanorama{levels}", rows @ rotation), rotation),
-        ),
+        ("FAISS Panorama", on_threads(built(panorama, rows))),
+        ("FAISS Panorama, rotated", on_threads(built(panorama, rows @ rotation), rotation)),
         ("rag_ese exact", lambda queries: ours.search(queries, K)),
     ]
 

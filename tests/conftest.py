@@ -156,10 +156,15 @@ def run_main(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple
     def main(program: str, *arguments: object) -> tuple[int, str, str]:
         from rag_ese.eval.__main__ import COMMANDS as EVAL
         from rag_ese.index.__main__ import COMMANDS as INDEX
+        from rag_ese.plan.__main__ import COMMANDS as PLAN
 
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            run(f"rag_ese.{program}", {"eval": EVAL, "index": INDEX}[program], [str(each) for each in arguments])
+            run(
+                f"rag_ese.{program}",
+                {"eval": EVAL, "index": INDEX, "plan": PLAN}[program],
+                [str(each) for each in arguments],
+            )
         said = capsys.readouterr()
         assert isinstance(ended.value.code, int)
         return ended.value.code, said.out, said.err

@@ -21,6 +21,7 @@ LAYERS = [
     ["retriever", "training", "indexing"],
     ["pipeline"],
     ["eval", "integrations", "distributed", "train", "export"],
+    ["plan"],
 ]
 """From the bottom; a part may use those of lower layers. `indexing` composes data, encoder and index."""
 

@@ -22,6 +22,7 @@ class EvalConfig(DataConfig, EncoderConfig, StoreConfig):
     sizes: str = Field("64,128,768", description="sizes: 64,128 (at every depth of --layers) or L3-d64")
     layers: str = Field("", description="depths for the bare widths of --sizes, such as 2,4,6 (default: full depth)")
     funnel: str = Field("", description="funnels such as 'L3-d64:200 > L6-d768:10', several separated by ;")
+    plan: str = Field("", description="plan file of python -m rag_ese.plan: adds its funnel and checks its promise")
     hybrid: bool = Field(False, description="add a dense + BM25 hybrid of every size (the largest always has one)")
     hybrid_weight: float = Field(HYBRID_WEIGHT, ge=0, description="BM25's share in a hybrid")
     controls: str = Field("", description="add rows of rotated vectors: pca (fitted on the pool), random or both")

@@ -14,6 +14,8 @@ from rag_ese.eval import answers as answer_metrics
 from rag_ese.eval import retrieval as retrieval_metrics
 from rag_ese.eval.config import RUNS, EvalConfig
 from rag_ese.eval.cost import hardware, latency, peak_memory, versions
+from rag_ese.eval.losses import count_losses
+from rag_ese.eval.promise import check_promise
 from rag_ese.eval.results import Results, SystemResult, compare
 from rag_ese.eval.rotated import rotated
 from rag_ese.eval.systems import System, systems
@@ -23,7 +25,7 @@ from rag_ese.index.builder import timing_file
 from rag_ese.indexing import automatic_store, completed, sizes_of
 from rag_ese.pipeline import Pipeline
 from rag_ese.progress import progress_bar
-from rag_ese.retriever import Funnel
+from rag_ese.retriever import Funnel, FunnelSearcher, SearchPlan
 from rag_ese.types import Answer, Question, Ranking, Size
 
 
@@ -40,12 +42,19 @@ def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
     generator = _generator(config, note)
     sizes = sizes_of(config.sizes, config.layers, encoder)
     funnels = [Funnel.parse(part, encoder.depth, encoder.width) for part in config.funnel.split(";") if part.strip()]
+    plan = SearchPlan.open(Path(config.plan)) if config.plan else None
+    if plan:
+        funnels.append(plan.parsed(encoder.depth, encoder.width))
+        if config.index:  # before sizes that are missing are added
+            plan.check(Store(Path(config.index)), encoder)
     if generator and config.top_k > config.depth:
         raise ConfigError(f"the generator cannot read {config.top_k} passages of {config.depth}: raise --depth")
     if generator and (short := [str(funnel) for funnel in funnels if funnel.keep < config.top_k]):
         note(f"WARNING: the funnel {short[0]} keeps fewer than the {config.top_k} passages that other rows read")
     store = _store(config, hotpot, encoder, sizes, funnels, note)
     questions = _questions(config, hotpot, store, note)
+    if plan:
+        _check_plan(config, plan, hotpot, store, encoder, questions, note)
     rows = list(systems(store, encoder, sizes, funnels, config.depth, config.hybrid, config.hybrid_weight))
     controls = [part.strip() for part in config.controls.split(",") if part.strip()]
     rows += rotated(store, encoder, sizes, controls, config.depth, config.seed)
@@ -122,11 +131,30 @@ def _questions(config: EvalConfig, hotpot: HotpotQA, store: Store, note: Callabl
     return questions
 
 
+def _check_plan(
+    config: EvalConfig,
+    plan: SearchPlan,
+    hotpot: HotpotQA,
+    store: Store,
+    encoder: ElasticEncoder,
+    questions: Sequence[Question],
+    note: Callable[[str], None],
+) -> None:
+    """Notes whether the plan's promise holds on these questions, and whether they are its own."""
+    if plan.questions.revision == hotpot.revision:
+        note(
+            f"WARNING: the plan was made on {plan.questions.name}, the very questions evaluated: this is no test of it"
+        )
+    texts = [question.text for question in questions]
+    note(check_promise(plan, store, encoder, texts, config.resamples, config.seed))
+
+
 def _measure(
     config: EvalConfig, system: System, store: Store, questions: Sequence[Question], generator: Generator | None
 ) -> SystemResult:
     texts = [question.text for question in questions]
-    rankings = system.searcher.search(texts)
+    traces = system.searcher.trace(texts) if isinstance(system.searcher, FunnelSearcher) else []
+    rankings = [stages[-1] for stages in traces] if traces else system.searcher.search(texts)
     ids = {
         question.id: [store.passages.id(int(row)) for row in ranking.rows]
         for question, ranking in zip(questions, rankings, strict=True)
@@ -149,6 +177,7 @@ def _measure(
         values=values,
         rankings=ids,
         answers=given,
+        losses=count_losses(store, questions, traces, values.get("f1")) if system.kind == "funnel" else {},
     )
 
 

@@ -9,7 +9,14 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
+from rag_ese.eval.losses import ANSWERED, TOP, markdown_table
 from rag_ese.eval.results import Results, SystemResult
+
+_LOSSES = (
+    "Questions, each counted once, where the first of its gold passages is lost: not in the index at all; not in what "
+    f"the first stage keeps; kept by it, but not in the final top {TOP}; or all gold in the top {TOP} and an answer F1 "
+    f"below {ANSWERED:g} (only with a generator)."
+)
 
 Column = tuple[str, Callable[[SystemResult], str]]
 
@@ -139,6 +146,8 @@ def markdown(results: Results, picture: str | None = None) -> str:
     parts += ["## Retrieval", _markdown_table(results, _RETRIEVAL)]
     if results.generator:
         parts += ["## Answers", _markdown_table(results, _ANSWERS)]
+    if losses := markdown_table(results.systems):
+        parts += ["## Where funnels lose questions", losses, _LOSSES]
     parts += ["## Cost", _markdown_table(results, _COST), _cost_notes(results)]
     parts += [
         f"All quality figures are points of 100. Δ is the mean paired difference to {results.reference} with its 95% "

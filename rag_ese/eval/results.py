@@ -42,6 +42,8 @@ class SystemResult:
     rankings: dict[str, list[str]] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
     differences: dict[str, dict[str, Any]] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=dict)
+    """Of a funnel: how many questions it loses where (`rag_ese.eval.losses.FATES`)."""
 
     def mean(self, metric: str) -> float | None:
         """The mean over the questions that have a value (absent answers have 0); None where none has."""
@@ -57,6 +59,7 @@ class SystemResult:
             "size": self.size,
             "metrics": {metric: None if mean is None else round(mean, 6) for metric, mean in means.items()},
             "difference_to_reference": self.differences,
+            "losses": self.losses,
             "latency": self.latency,
             "index_bytes": self.index_bytes,
             "vector_bytes": self.vector_bytes,

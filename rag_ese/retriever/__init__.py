@@ -1,6 +1,7 @@
 """Retrieval: one size, a coarse-to-fine funnel, BM25, or dense and lexical together."""
 
 from rag_ese.retriever.funnel import Funnel, Stage
+from rag_ese.retriever.search_plan import SearchPlan
 from rag_ese.retriever.searchers import BM25Searcher, FunnelSearcher, HybridSearcher, Searcher
 
-__all__ = ["BM25Searcher", "Funnel", "FunnelSearcher", "HybridSearcher", "Searcher", "Stage"]
+__all__ = ["BM25Searcher", "Funnel", "FunnelSearcher", "HybridSearcher", "SearchPlan", "Searcher", "Stage"]

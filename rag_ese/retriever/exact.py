@@ -1,9 +1,9 @@
 """Certified exact search: the k best rows by full-width inner product, proven, at a fraction of the bytes.
 
 Rows are looked at in a few rounds. In each, the first segment's codes give every row an upper bound of its score
-(`exact_layout`); rows whose bound does not reach the k-th best score found so far are out for good, the others are looked
-at in the next segments, and what is left is scored exactly, on the stored vectors themselves. No row is left out without
-a proof, so the result is that of a brute-force search with the same scoring function, ties in order of row included.
+(`exact_layout`); rows whose bound does not reach the k-th best score found so far are out for good, the others are
+looked at in the next segments, and what is left is scored exactly, on the stored vectors themselves. No row is left out
+without a proof, so the result is that of brute force with the same scoring function, ties in order of row included.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from threading import Lock
 
 import numpy as np
@@ -97,7 +98,7 @@ class ExactIndex:
     def _round(self, search: _Search, start: int, stop: int) -> None:
         """One query over rows start to stop, which the threads share."""
         edges = np.linspace(start, stop, (self._threads if stop - start > _SHARED else 1) + 1).astype(int).tolist()
-        spans = list(zip(edges, edges[1:], strict=False))
+        spans = list(pairwise(edges))
         parts = [search.sift(*spans[0])] if len(spans) == 1 else list(self._pool.map(lambda s: search.sift(*s), spans))
         search.take(*(np.concatenate(pieces) for pieces in zip(*parts, strict=True)))
 

@@ -7,7 +7,7 @@ product with codes is one with the decoded vector. Sums may be reordered: the ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _compiled(function: F) -> F:
-    compiled: F = njit(nogil=True, cache=True, fastmath={"reassoc", "contract"}, boundscheck=False)(function)
-    return compiled
+    return cast(F, njit(nogil=True, cache=True, fastmath={"reassoc", "contract"}, boundscheck=False)(function))
 
 
 @_compiled

@@ -1,13 +1,13 @@
-"""How vectors lie in memory for certified search: rotated, in width segments of one byte per dimension, with tail norms.
+"""How vectors lie in memory for certified search: rotated, in segments of one byte per dimension, with tail norms.
 
-y = x R, R the principal axes of the stored vectors: inner products stay, and the tail after the first w dimensions gets as
-short as a rotation can make it. Segment s holds y[start_s : end_s] as signed bytes, y_j ~ step_j * code_j. For a query
+y = x R, R the principal axes of the stored vectors: inner products stay, and the tail after the first w dimensions gets
+as short as a rotation can make it. Segment s holds y[start_s : end_s] as signed bytes, y_j ~ step_j * code_j. For a query
 z = q R and the segments up to the cut w, Cauchy-Schwarz twice:
 
     |z . y - sum of z_s . decoded_s|  <=  sum of |z_s| * error_s  +  |z[w:]| * |y[w:]|
 
 error_s is the largest |y_s - decoded_s| of all rows, |y[w:]| is stored for each row at each cut. Everything is computed
-in double precision and stored rounded up, so the bound holds for what is stored; `margin` covers the rounding of the sums.
+in double precision and stored rounded up, so the bound holds for what is stored; `margin_of` covers rounded sums.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Rows = Callable[[int, int], Float32s]
 
 @dataclass(frozen=True)
 class Segment:
-    """Some dimensions of all N rows: `codes` N x w, `steps` w, `error` (a norm), `tails` N: norms of what comes after."""
+    """Some dimensions of all N rows: `codes` N x w, `steps` w, `error` (a norm), `tails` N: norms of what follows."""
 
     codes: npt.NDArray[np.int8]
     steps: npt.NDArray[np.float64]
@@ -83,8 +83,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class QueryPlan:
-    """A query on its way through a layout: per segment its coordinates times the steps (float32), the norm of what comes
-    after, and how much the true product may exceed the codes' product besides the tail's share."""
+    """A query as a layout needs it: per segment its coordinates times the steps (float32), the norm of what follows,
+    and how much the true product may exceed the codes' product besides the tail's share."""
 
     parts: tuple[Float32s, ...]
     tails: tuple[float, ...]
@@ -115,7 +115,7 @@ def margin_of(layout: Layout, query: Float32s) -> float:
     width = layout.rotation.shape[0]
     unit = float(np.finfo(np.float32).eps) / 2
     share = sum(factor * n * unit / (1 - n * unit) for factor, n in ((1.0, 2 * width + 64), (width**0.5, width + 2)))
-    return share * float(np.linalg.norm(query.astype(np.float64))) * max(layout.longest, 1e-30)
+    return float(share) * float(np.linalg.norm(query.astype(np.float64))) * max(layout.longest, 1e-30)
 
 
 def _axes(rows: Rows, count: int, width: int) -> npt.NDArray[np.float64]:

@@ -59,20 +59,36 @@ class FunnelSearcher:
         self._store, self._encoder, self._funnel = store, encoder, funnel
 
     def search(self, queries: Sequence[str]) -> list[Ranking]:
-        return [ranking for chunk in _chunks(queries) for ranking in self.follow(self._encoder.begin(chunk))]
+        return [ranking for chunk in chunks(queries) for ranking in self.follow(self._encoder.begin(chunk))]
 
     def follow(self, encoding: QueryEncoding) -> list[Ranking]:
         """The rankings of queries whose encoding has begun; each stage takes it on to its own size."""
+        rankings: list[Ranking] = []
+        for rankings in self._stages(encoding):  # noqa: B007  (the last one is wanted)
+            pass
+        return rankings
+
+    def trace(self, queries: Sequence[str]) -> list[list[Ranking]]:
+        """What every stage kept, query by query: one ranking per stage, of which the last is what `search` returns."""
+        return [
+            list(stages)
+            for chunk in chunks(queries)
+            for stages in zip(*self._stages(self._encoder.begin(chunk)), strict=True)
+        ]
+
+    def _stages(self, encoding: QueryEncoding) -> Iterator[list[Ranking]]:
+        """The rankings of all queries after each stage in turn."""
         first, *later = self._funnel.stages
         scores, rows = self._store.search(first.size, encoding.at(first.size), first.keep)
         rankings = [Ranking(r[r >= 0], s[r >= 0]) for r, s in zip(rows, scores, strict=True)]
+        yield rankings
         for stage in later:
             vectors = encoding.at(stage.size)
             rankings = [
                 rank(query, ranking.rows, self.vectors(ranking.rows, stage.size), stage.keep)
                 for query, ranking in zip(vectors, rankings, strict=True)
             ]
-        return rankings
+            yield rankings
 
     def vectors(self, rows: Int64s, size: Size) -> Float32s:
         """The stored vectors of `rows` at `size`."""
@@ -116,7 +132,7 @@ class HybridSearcher:
         self.name = f"{self._dense.name} + BM25"
 
     def search(self, queries: Sequence[str]) -> list[Ranking]:
-        return [ranking for chunk in _chunks(queries) for ranking in self._search(chunk)]
+        return [ranking for chunk in chunks(queries) for ranking in self._search(chunk)]
 
     def _search(self, queries: Sequence[str]) -> list[Ranking]:
         encoding = self._encoder.begin(queries)
@@ -146,5 +162,6 @@ def products(vectors: Float32s, query: Float32s) -> Float32s:
     return np.asarray(np.einsum("ij,j->i", vectors, query), dtype=np.float32)
 
 
-def _chunks(queries: Sequence[str]) -> Iterator[Sequence[str]]:
+def chunks(queries: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The queries in pieces that are encoded together."""
     return (queries[start : start + _QUERIES] for start in range(0, len(queries), _QUERIES))

@@ -222,3 +222,46 @@ def test_further_sizes_are_added_to_the_index_that_is_there(there: Path, run_mai
     assert code == 0 and "adding L2-d32, L3-d64 to indexes/" in errors and "encoding 1,034 passages at L3" in errors
     [folder] = (there / "indexes").glob("bundled*")
     assert {"L2-d32", "L2-d64", "L3-d64", "L6-d768"} <= {str(size) for size in Store(folder).sizes}
+
+
+def test_funnels_say_where_they_lose(home: Path, metrics: dict[str, Any], questions: list[Question]) -> None:
+    for system in metrics["systems"]:
+        losses = system["losses"]
+        assert bool(losses) == (system["kind"] == "funnel")
+        if not losses:
+            continue
+        assert sum(losses.values()) == len(questions) and losses["not_indexed"] == 0
+        columns = metrics["per_question"][system["name"]]
+        both = [value == 1 for value in columns["both_gold@10"]]
+        assert losses["cut"] + losses["reranked"] == both.count(False)
+        answered = [found and f1 >= 0.5 for found, f1 in zip(both, columns["f1"], strict=True)]
+        assert losses["kept"] == answered.count(True)
+        assert f"| {system['name']} | {' | '.join(map(str, losses.values()))} |" in (
+            home / "out" / "report.md"
+        ).read_text(encoding="utf-8")
+
+
+def test_a_plan_is_made_and_checked(there: Path, run_main: Main) -> None:
+    folder = next((there / "indexes").glob("bundled*"))
+    evaluated = load_sample(limit=20, seed=3).questions
+    held_out = [question for question in load_sample().questions if question not in evaluated]
+    (there / "held-out.jsonl").write_text("".join(json.dumps(each.text) + "\n" for each in held_out[:60]))
+    options = ["--index", folder, "--recall", "0.6", "--p99-ms", "1e7", "--shortlist", "60", "--timed", "2"]
+    code, printed, said = run_main("plan", *options, "--questions", "held-out.jsonl", "--resamples", "300")
+    assert code == 0, said
+    plan = json.loads((there / "plan.json").read_text())
+    words = " ".join(printed.split())
+    assert plan["funnel"] in words and "▶" in words and "had no part in the choice: recall@10" in words
+    assert plan["recall"]["queries"] == 30 and plan["recall_when_chosen"]["low"] >= 0.6
+    rest = ["--generator", "none", "--index", folder, "--latency-queries", "0", "--out", "planned", "--json"]
+    code, printed, said = run_main("eval", *OPTIONS, *rest, "--plan", "plan.json")
+    assert code == 0, said
+    summary = json.loads(printed)
+    [row] = [system for system in summary["systems"] if system["kind"] == "funnel"]
+    assert row["name"] == plan["funnel"] and sum(row["losses"].values()) == 20
+    [line] = [note for note in summary["notes"] if f"plan {plan['funnel']}: recall@10" in note]
+    assert "the promised interval" in line and line in said.replace("\n", "")
+    plan["basis"]["fingerprint"] = "0" * 16
+    (there / "other.json").write_text(json.dumps(plan))
+    code, _, said = run_main("eval", *OPTIONS, *rest[:4], "--out", "refused", "--plan", "other.json")
+    assert code == 2 and "the plan was made for the index bundled" in said and not (there / "refused").exists()
