@@ -67,3 +67,8 @@ class MetadataFile:
     def all(self) -> list[Metadata]:
         """Every row's, read once and kept: what filters look at."""
         return [self[row] for row in range(self._count)]
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names that any passage has."""
+        return frozenset(name for row in self.all for name in row)
