@@ -1,8 +1,8 @@
 """The living index: passages are added, deleted and replaced without building anew.
 
-It is a list of immutable stores (segments) and of tombstones, named by one small file that is replaced by a rename. That
-rename is the change: before it, or if the process ends before it, the index is what it was, and the same command again
-goes on where it stopped. One writer at a time; readers need no lock and keep the generation that they opened.
+It is a list of immutable stores (segments) and of tombstones, named by one small file that is replaced by a rename.
+That rename is the change: before it, or if the process ends before it, the index is what it was, and the same command
+again goes on where it stopped. One writer at a time; readers need no lock and keep the generation that they opened.
 
     index = LivingIndex.create(Path("indexes/living"), Store(Path("indexes/mine")))   # nothing is copied
     index = index.add(passages, encoder)                                              # returns the next generation
@@ -45,6 +45,7 @@ from rag_ese.types import Int64s, Passage
 _TOMBSTONE_FILES = 32
 """With so many files of tombstones, the next change writes them as one."""
 _CHUNK = 8192
+_OWN = ("words", GENERATIONS, f".{LIVING}.draft")  # what an interrupted `create` may leave
 
 
 def is_living(folder: Path) -> bool:
@@ -52,7 +53,7 @@ def is_living(folder: Path) -> bool:
 
 
 class LivingIndex(Snapshot):
-    """A generation, and the changes that lead to the next: each returns the index after it and leaves this one alone."""
+    """A generation, and the changes that lead to the next: each returns the index after it, and leaves this one be."""
 
     @classmethod
     def create(cls, folder: Path, store: Store) -> Self:
@@ -64,7 +65,7 @@ class LivingIndex(Snapshot):
         if is_living(folder):
             return cls(folder)
         own = folder.resolve() == store.folder.resolve()
-        if not own and folder.exists() and any(each.name not in ("words", GENERATIONS) for each in folder.iterdir()):
+        if not own and folder.exists() and any(each.name not in _OWN for each in folder.iterdir()):
             raise StoreError(f"{folder} exists and is not a living index: choose another folder, or remove it")
         with disk_errors("making a living index in", folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +110,8 @@ class LivingIndex(Snapshot):
     def compact(self) -> Self:
         """Merges all segments into one and drops the tombstones. Vectors are copied; nothing is encoded.
 
-        Rows are numbered anew. Then `clean`s. Raises StoreError where no passage is left.
+        Rows are numbered anew. Then `clean`s: files that an index which is still open reads are kept, this one's too,
+        until the next `clean` after it is dropped. Raises StoreError where no passage is left.
         """
         with self._writing() as now:
             if len(now.stores) == 1 and not now.generation.deleted:
@@ -131,6 +133,7 @@ class LivingIndex(Snapshot):
             empty = Generation(number=number, segments=(), bm25=bm25, files={})
             _with_segment(self.folder, empty, name, f"segments/{name}", store).publish(self.folder)
             merged = type(self)(self.folder)
+            now._lease.release()
             merged._clean()
             return merged
 
