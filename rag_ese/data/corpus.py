@@ -20,9 +20,9 @@ def read(path: Path) -> Iterator[Passage]:
     """Passages of a .jsonl[.gz] file, or of a BEIR folder (its corpus.jsonl[.gz]), in file order, one line in memory.
 
     A line is an object with `title` and either `text` or `sentences`, and perhaps `metadata`, an object of strings,
-    numbers, true and false (null is left out); other fields (BEIR's `_id`, for example) are ignored. `text` may be a string, which is split into sentences, or a list of sentences as in HotpotQA's own
-    Wikipedia dump. Blank titles and texts are kept: some BEIR corpora have them. Raises DataError with the file and the
-    line.
+    numbers, true and false (null is left out). Other fields (BEIR's `_id`, for example) are ignored. `text` may be a
+    string, which is split into sentences, or a list of sentences as in HotpotQA's own Wikipedia dump. Blank titles and
+    texts are kept: some BEIR corpora have them. Raises DataError with the file and the line.
     """
     file = _file(path)
     if files.suffix(file) != ".jsonl":

@@ -1,6 +1,6 @@
 """The table of contents of a living index: which segments and tombstones make up a generation.
 
-NAME/living.json               the current generation; replaced by a rename, which is the moment when a change is made
+NAME/living.json               the current generation; the rename that replaces it is the change
 NAME/generations/000007.json   the same content for every generation that has readers; a reader holds a lease on it
 """
 

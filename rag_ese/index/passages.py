@@ -73,9 +73,10 @@ class PassageFile(Sequence[Passage]):
         found = {}
         for name in ids:
             number = np.uint64(int(name, 16)) if _ID.fullmatch(name) else None
-            if number is not None and (low := np.searchsorted(numbers, number)) < len(numbers):
-                if numbers[low] == number:
-                    found[name] = order[low : np.searchsorted(numbers, number, "right")].tolist()
+            if number is not None:
+                rows = order[np.searchsorted(numbers, number) : np.searchsorted(numbers, number, "right")]
+                if len(rows):
+                    found[name] = rows.tolist()
         return found
 
     @cached_property

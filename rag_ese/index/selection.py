@@ -11,7 +11,7 @@ from rag_ese.index.vectors import VectorFile
 from rag_ese.types import Bools, Float32s, Int64s
 
 _FEW = 4096
-"""Up to so many rows are scored one by one rather than looked for in a graph or in lists, where they are thinly spread."""
+"""Up to so many rows are scored one by one rather than looked for in a graph or in lists, where they lie far apart."""
 _CHUNK = 8192
 
 

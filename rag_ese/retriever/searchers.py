@@ -43,7 +43,7 @@ class Searcher(Protocol):
 
 
 class FunnelSearcher:
-    """Coarse to fine over a store, a living index or a view of one. The first stage is a FAISS search, later ones gather full vectors and score them."""
+    """Coarse to fine. The first stage is a FAISS search, later ones gather full vectors and score them."""
 
     def __init__(self, store: Searchable, encoder: QueryEncoder, funnel: Funnel) -> None:
         store.check_model(encoder.name, encoder.revision)
