@@ -120,6 +120,15 @@ class Snapshot:
         rows = [row for each in metadata for row in each.all]
         return mask(where, rows, frozenset[str]().union(*(each.names for each in metadata))) & self.live
 
+    def verify(self) -> tuple[int, int]:
+        """As `Store.verify`, of all segments, tombstones and word counts."""
+        own = self.generation.files
+        for name, expected in own.items():
+            check_file(self.folder, name, expected)
+        counts = [store.verify() for store in self.stores]
+        counts.append((len(own), sum(expected.bytes for expected in own.values())))
+        return sum(files for files, _ in counts), sum(size for _, size in counts)
+
     def rows_of(self, ids: Iterable[str], deleted: bool = False) -> dict[str, list[int]]:
         """The living rows of those `ids` that have any; with `deleted`, the rows that no longer live as well."""
         names = [*ids]

@@ -138,11 +138,11 @@ class Store:
     def bm25_bytes(self) -> int:
         return sum(entry.bytes for name, entry in self.manifest.files.items() if name.startswith(FOLDER + "/"))
 
-    def verify(self) -> int:
-        """Reads every file and compares it with its checksum; returns the number of bytes read."""
+    def verify(self) -> tuple[int, int]:
+        """Reads every file and compares it with its checksum; returns the number of files, and of bytes read."""
         for name, expected in self.manifest.files.items():
             check_file(self.folder, name, expected)
-        return sum(expected.bytes for expected in self.manifest.files.values())
+        return len(self.manifest.files), sum(expected.bytes for expected in self.manifest.files.values())
 
     def _check(self, *names: str) -> None:
         if self._verify:

@@ -128,7 +128,7 @@ def test_what_is_refused(living: LivingIndex, passages: Passages, encoder: Any, 
         living.add(passages(12), encoder)
     with (
         exclusive(living.folder, "writing to"),
-        pytest.raises(StoreError, match="another process is writing to .*wait"),
+        pytest.raises(StoreError, match=r"another process is writing to .*wait"),
     ):
         living.delete([passages(1)[0].id])
     with pytest.raises(StoreError, match="is not a living index: make one"):
