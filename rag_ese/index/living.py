@@ -89,6 +89,7 @@ class LivingIndex(Snapshot):
         an encoder of another revision.
         """
         with self._writing() as now:
+            now.check_model(encoder.name, encoder.revision)  # before the passages are read
             return now._changed(passages, np.empty(0, np.int64), encoder)
 
     def delete(self, ids: Iterable[str] = (), where: Where | None = None) -> Self:
@@ -105,6 +106,7 @@ class LivingIndex(Snapshot):
     def update(self, changes: Mapping[str, Passage], encoder: LayerEncoder) -> Self:
         """Replaces passages (id -> what takes its place) in one step. A passage of other words has another id."""
         with self._writing() as now:
+            now.check_model(encoder.name, encoder.revision)
             return now._changed(changes.values(), now._known(changes), encoder)
 
     def compact(self) -> Self:
@@ -174,8 +176,6 @@ class LivingIndex(Snapshot):
             else:
                 leaving |= {*rows}
         leaving = {row for row in leaving if self.live[row]}
-        if encoder:
-            self.check_model(encoder.name, encoder.revision)
         if not batch and not leaving:
             return self
         generation = generation.model_copy(update={"number": number})

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_ese.types import Metadata
 
@@ -51,7 +52,7 @@ class MetadataFile:
 
     def __init__(self, folder: Path, count: int) -> None:
         self._count = count
-        self._offsets = None
+        self._offsets: npt.NDArray[np.int64] | None = None
         if (folder / METADATA).exists():
             self._offsets = np.memmap(folder / METADATA_OFFSETS, np.int64, "r")
             with (folder / METADATA).open("rb") as file:

@@ -82,7 +82,7 @@ class PassageFile(Sequence[Passage]):
     @cached_property
     def _sorted(self) -> tuple[npt.NDArray[np.uint64], Int64s]:
         numbers = np.asarray(self._ids).view(">u8").astype(np.uint64)
-        order = np.argsort(numbers, kind="stable")
+        order = np.argsort(numbers, kind="stable").astype(np.int64)
         return numbers[order], order
 
     def text_bytes(self) -> int:

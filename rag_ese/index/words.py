@@ -70,7 +70,7 @@ class Words:
         if number is None:
             return np.empty(0, np.int64), np.empty(0, np.int32)
         piece = slice(self._starts[number], self._starts[number + 1])
-        return np.asarray(self._rows[piece]), np.asarray(self._counts[piece])
+        return np.asarray(self._rows[piece], np.int64), np.asarray(self._counts[piece], np.int32)
 
 
 class LivingBM25:
@@ -107,6 +107,6 @@ class LivingBM25:
         return rows[living], counts[living]
 
 
-def _mapped(path: Path, kind: type[np.generic]) -> npt.NDArray[np.generic]:
+def _mapped(path: Path, kind: type[np.integer]) -> npt.NDArray[np.integer]:
     """A file without a byte cannot be mapped."""
     return np.memmap(path, kind, "r") if path.stat().st_size else np.empty(0, kind)
