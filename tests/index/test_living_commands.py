@@ -25,7 +25,7 @@ def store(
     plan: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Store:
-    encoder.dtype = "float32"
+    encoder.dtype, encoder.check = "float32", lambda sizes: None
     monkeypatch.setattr(EncoderConfig, "load_encoder", lambda self: encoder)
     monkeypatch.chdir(tmp_path)
     records = [{"title": f"More {n}", "text": "A bridge.", "metadata": {"year": 1990 + n}} for n in range(3)]
