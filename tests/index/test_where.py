@@ -89,14 +89,13 @@ def test_metadata_comes_back_and_leaves_no_trace_where_there_is_none(
         second.matching({"year": 1990})
 
 
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
-    from conftest import FakeEncoder, make_passages, make_plan
-
-    folder = tmp_path_factory.mktemp("kinds")
+@pytest.fixture
+def stores(
+    tmp_path: Path, encoder: Any, passages: Callable[[int], list[Passage]], plan: Callable[..., Any]
+) -> dict[str, Store]:
     kinds = ["flat", "fp16", "hnsw", "ivf", "panorama", "LSH"]
-    plans = {kind: make_plan("L6-d8,L6-d24", kind=kind, bm25=False) for kind in kinds}
-    return {kind: build(folder / kind, plan, lambda: make_passages(60), FakeEncoder()) for kind, plan in plans.items()}
+    plans = {kind: plan("L6-d8,L6-d24", kind=kind, bm25=False) for kind in kinds}
+    return {kind: build(tmp_path / kind, each, lambda: passages(60), encoder) for kind, each in plans.items()}
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
