@@ -152,7 +152,10 @@ def test_in_place_and_by_reference_nothing_is_copied(
     assert LivingIndex.create(store.folder, store).generation == index.generation
 
 
-def test_old_files_go_when_their_readers_have_gone(living: LivingIndex, passages: Passages, encoder: Any) -> None:
+def test_old_files_go_when_their_readers_have_gone(
+    make: Callable[..., Store], passages: Passages, encoder: Any, tmp_path: Path
+) -> None:
+    living = LivingIndex.create(tmp_path / "living", make(passages(30)[:10]))
     reader = living.add(passages(20), encoder).delete([passages(1)[0].id])
     merged = LivingIndex.open(living.folder).compact()
     assert reader.passage(passages(20)[15].id) == passages(20)[15]  # mapped only now
