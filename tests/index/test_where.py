@@ -93,7 +93,7 @@ def test_metadata_comes_back_and_leaves_no_trace_where_there_is_none(
 def stores(
     tmp_path: Path, encoder: Any, passages: Callable[[int], list[Passage]], plan: Callable[..., Any]
 ) -> dict[str, Store]:
-    kinds = ["flat", "fp16", "hnsw", "ivf", "panorama", "LSH"]
+    kinds = ["flat", "fp16", "hnsw", "ivf", "panorama"]
     plans = {kind: plan("L6-d8,L6-d24", kind=kind, bm25=False) for kind in kinds}
     return {kind: build(tmp_path / kind, each, lambda: passages(60), encoder) for kind, each in plans.items()}
 
@@ -109,7 +109,7 @@ def test_a_filtered_search_is_a_search_of_the_matching(stores: dict[str, Store],
     queries = np.random.default_rng(seed).normal(size=(3, size.dim)).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     found, rows = store.search(size, queries, k, allowed)
-    if allowed.all() and store.manifest.plan.kind in ("hnsw", "ivf", "LSH"):
+    if allowed.all() and store.manifest.plan.kind in ("hnsw", "ivf"):
         return  # without a filter these are approximate
     matching = np.flatnonzero(allowed)
     scores = queries @ store.vectors(6).rows(matching, size.dim).T
