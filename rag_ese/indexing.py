@@ -16,8 +16,9 @@ from rag_ese.data import HotpotQA, pool
 from rag_ese.data.config import DataConfig
 from rag_ese.encoder import ElasticEncoder
 from rag_ese.encoder.config import EncoderConfig
-from rag_ese.errors import ConfigError, StoreMismatchError
+from rag_ese.errors import ConfigError, StoreError, StoreMismatchError
 from rag_ese.index import DataEntry, ModelEntry, Plan, Store, build, extend
+from rag_ese.index.living import is_living
 from rag_ese.index.vectors import layers_of
 from rag_ese.types import Size, parse_sizes
 
@@ -115,6 +116,7 @@ def automatic_store(
 
 def completed(folder: Path, sizes: Sequence[Size], encoder: ElasticEncoder, notify: Callable[[str], None]) -> Store:
     """The store with the sizes that it lacks added to it, which `notify` is told about."""
+    refuse_living(folder)
     store = Store(folder)
     store.check_model(encoder.name, encoder.revision)
     missing = sorted({*sizes} - {*store.sizes})
@@ -128,14 +130,30 @@ def completed(folder: Path, sizes: Sequence[Size], encoder: ElasticEncoder, noti
 
 def extended(folder: Path, sizes: Sequence[Size], encoder: ElasticEncoder) -> Store:
     """The store with `sizes` added; depths that it lacks are encoded, in the precision that it was built in."""
+    refuse_living(folder)
     built = Store(folder).manifest.plan
     new_layers = [layer for layer in layers_of(sizes) if layer not in built.layers]
-    if new_layers and _dtype(encoder) != built.model.dtype:
+    if new_layers:
+        check_dtype(built, folder, encoder, f"layer {new_layers[0]}")
+    return extend(folder, sizes, encoder)
+
+
+def refuse_living(folder: Path) -> None:
+    """Raises StoreError for a living index, whose folder may also hold the store that it began as."""
+    if is_living(folder):
+        raise StoreError(
+            f"{folder} is a living index, which evaluation and extend do not take: name an index built whole, or one "
+            f"of {folder / 'segments'}"
+        )
+
+
+def check_dtype(built: Plan, folder: Path, encoder: ElasticEncoder, what: str = "passages") -> None:
+    """Raises StoreMismatchError where the encoder computes in another precision than the one that began the index."""
+    if _dtype(encoder) != built.model.dtype:
         raise StoreMismatchError(
-            f"{folder} was built in {built.model.dtype}, and the encoder that should add layer {new_layers[0]} runs in "
+            f"{folder} was built in {built.model.dtype}, and the encoder that should add {what} runs in "
             f"{_dtype(encoder)}: add --dtype {built.model.dtype}"
         )
-    return extend(folder, sizes, encoder)
 
 
 def _dtype(encoder: ElasticEncoder) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rag_ese.generator import Generator, Prompt
-from rag_ese.index.store import Store
+from rag_ese.index.searchable import Searchable
 from rag_ese.retriever import Searcher
 from rag_ese.types import Answer, Ranking
 
@@ -15,7 +15,7 @@ from rag_ese.types import Answer, Ranking
 class Pipeline:
     """Answers questions from the `top_k` best passages of a store."""
 
-    store: Store
+    store: Searchable
     searcher: Searcher
     generator: Generator
     top_k: int = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from rag_ese.errors import SizeError
 
+Bools = npt.NDArray[np.bool_]
 Float32s = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
 
@@ -65,12 +66,20 @@ def parse_sizes(text: str, depth: int, width: int, layers: Sequence[int] = ()) -
     return list(sizes)
 
 
+Metadata = Mapping[str, str | int | float | bool]
+"""Names and plain values, such as {"year": 1990, "source": "wiki"}."""
+
+
 @dataclass(frozen=True)
 class Passage:
-    """A passage of the pool. Sentences keep their leading blank, so that joining them gives the text back."""
+    """A passage of the pool. Sentences keep their leading blank, so that joining them gives the text back.
+
+    `metadata` is what filters look at; it is neither encoded nor part of the id.
+    """
 
     title: str
     sentences: tuple[str, ...]
+    metadata: Metadata = field(default_factory=dict, hash=False)
 
     @cached_property
     def text(self) -> str:

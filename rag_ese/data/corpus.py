@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 
 from rag_ese.data import files
 from rag_ese.data.hotpotqa import HotpotQA
 from rag_ese.data.sentences import split
 from rag_ese.errors import DataError
-from rag_ese.types import Passage
+from rag_ese.types import Metadata, Passage
 
 _IN_FOLDER = ("corpus.jsonl", "corpus.jsonl.gz")
 
@@ -17,10 +19,10 @@ _IN_FOLDER = ("corpus.jsonl", "corpus.jsonl.gz")
 def read(path: Path) -> Iterator[Passage]:
     """Passages of a .jsonl[.gz] file, or of a BEIR folder (its corpus.jsonl[.gz]), in file order, one line in memory.
 
-    A line is an object with `title` and either `text` or `sentences`; other fields (BEIR's `_id`, for example) are
-    ignored. `text` may be a string, which is split into sentences, or a list of sentences as in HotpotQA's own
-    Wikipedia dump. Blank titles and texts are kept: some BEIR corpora have them. Raises DataError with the file and the
-    line.
+    A line is an object with `title` and either `text` or `sentences`, and perhaps `metadata`, an object of strings,
+    numbers, true and false (null is left out). Other fields (BEIR's `_id`, for example) are ignored. `text` may be a
+    string, which is split into sentences, or a list of sentences as in HotpotQA's own Wikipedia dump. Blank titles and
+    texts are kept: some BEIR corpora have them. Raises DataError with the file and the line.
     """
     file = _file(path)
     if files.suffix(file) != ".jsonl":
@@ -67,7 +69,25 @@ def _passage(record: object, where: str) -> Passage:
     if not isinstance(record, Mapping):
         raise DataError(f"{where} is a {type(record).__name__}, where an object with 'title' and 'text' is needed")
     title = files.text(record.get("title"), "title", where)
+    metadata = _metadata(record.get("metadata"), where)
     for name in ("sentences", "text"):
         if isinstance(record.get(name), list):
-            return Passage(title, files.texts(record[name], name, where))
-    return Passage(title, split(files.text(record.get("text"), "text", where)))
+            return Passage(title, files.texts(record[name], name, where), metadata)
+    return Passage(title, split(files.text(record.get("text"), "text", where)), metadata)
+
+
+def _metadata(value: object, where: str) -> Metadata:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise DataError(f"{where}: the field 'metadata' is a {type(value).__name__}, where an object is needed")
+    for name, each in value.items():
+        files.text(name, "metadata", where)
+        if isinstance(each, str):
+            files.text(each, f"metadata.{name}", where)
+        elif not (each is None or isinstance(each, bool | int) or (isinstance(each, float) and isfinite(each))):
+            raise DataError(
+                f"{where}: the field 'metadata.{name}' is {json.dumps(each)[:40]}, where a string, a finite number, "
+                "true or false is needed; correct the record or leave the field out"
+            )
+    return {name: each for name, each in value.items() if each is not None}

@@ -6,20 +6,20 @@ moment, the same command goes on where it stopped: each step either left its who
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rag_ese.errors import StoreError, StoreMismatchError, disk_errors
 from rag_ese.index.kinds import build_index, factory_string, new_index
 from rag_ese.index.lexical import FOLDER, build_bm25
+from rag_ese.index.lock import exclusive
 from rag_ese.index.manifest import MANIFEST, FileEntry, Manifest, Plan, entry
+from rag_ese.index.metadata import METADATA_FILES
 from rag_ese.index.passages import IDS, OFFSETS, TEXTS, PassageFile, write_passages
 from rag_ese.index.store import Store, index_file
 from rag_ese.index.vectors import PROGRESS, LayerEncoder, VectorFile, encode_passages, layers_of, vector_file
@@ -27,6 +27,9 @@ from rag_ese.progress import progress_bar
 from rag_ese.types import Passage, Size
 
 PLAN, DONE = "plan.json", "passages.done"
+
+WriteVectors = Callable[[Path, Sequence[Passage]], None]
+"""Writes the vector files of all layers of a plan, for these passages, into an unfinished store."""
 
 
 def build(
@@ -41,6 +44,21 @@ def build(
     Raises StoreMismatchError where `folder` holds, or began to hold, another plan (unless `overwrite`), StoreError
     where it holds anything else or another process is building it, StorageError where the disk refuses.
     """
+
+    def encode(partial: Path, rows: Sequence[Passage]) -> None:
+        _encode(partial, rows, encoder, plan.layers, plan, timing_file(folder))
+
+    return build_from(folder, plan, passages, encode, overwrite)
+
+
+def build_from(
+    folder: Path,
+    plan: Plan,
+    passages: Callable[[], Iterable[Passage]],
+    write_vectors: WriteVectors,
+    overwrite: bool = False,
+) -> Store:
+    """As `build`, with vectors that `write_vectors` brings: from an encoder, or from other stores."""
     partial = folder.with_name(f".{folder.name}.partial")
     with disk_errors("building the index in", folder):
         if _exists(folder) and not overwrite:
@@ -48,13 +66,13 @@ def build(
         for size in plan.sizes:  # better refused now than after the encoding
             new_index(plan.kind, Size.parse(size).dim, 0)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder):
+        with exclusive(folder, "building in"):
             if _exists(folder) and not overwrite:  # built while we came here
                 return _existing(folder, plan)
             partial.mkdir(exist_ok=True)
             _start(partial, plan, overwrite)
             if not (partial / MANIFEST).exists():
-                _fill(partial, plan, passages, encoder, timing_file(folder))
+                _fill(partial, plan, passages, write_vectors)
             _publish(partial, folder)
     return Store(folder)
 
@@ -65,7 +83,7 @@ def extend(folder: Path, sizes: Sequence[Size], encoder: LayerEncoder) -> Store:
     store.check_model(encoder.name, encoder.revision)
     if {*sizes} <= {*store.sizes}:
         return store
-    with disk_errors("extending the index in", folder), _lock(folder):
+    with disk_errors("extending the index in", folder), exclusive(folder, "building in"):
         _extend(Store(folder), sizes, encoder)
     return Store(folder)
 
@@ -149,20 +167,20 @@ def _fill(
     partial: Path,
     plan: Plan,
     passages: Callable[[], Iterable[Passage]],
-    encoder: LayerEncoder,
-    timing: Path,
+    write_vectors: WriteVectors,
 ) -> None:
     if not (partial / DONE).exists():
         write_passages(partial, passages())
         (partial / DONE).touch()
     rows = PassageFile(partial)
-    _encode(partial, rows, encoder, plan.layers, plan, timing)
+    write_vectors(partial, rows)
     sizes = [Size.parse(size) for size in plan.sizes]
     for size in sizes:
         _index(partial, size, plan)
     if plan.bm25 and not (partial / FOLDER).exists():
         build_bm25(partial, rows)
     names = [TEXTS, OFFSETS, IDS, *map(vector_file, plan.layers), *map(index_file, sizes)]
+    names += [name for name in METADATA_FILES if (partial / name).exists()]
     lexical = partial / FOLDER
     names += [path.relative_to(partial).as_posix() for path in lexical.rglob("*") if path.is_file()]
     Manifest(plan=plan, passages=len(rows), files=_entries(partial, sorted(names))).write(partial)
@@ -220,21 +238,3 @@ def timing_file(folder: Path) -> Path:
     """Where it is noted how fast a store was built: beside it, because a store's own files depend on its plan alone."""
     whole = folder.resolve()
     return whole.with_name(f".{whole.name}.timing.json")
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Keeps a second process from changing the same store. The lock goes with the process, however it ends."""
-    whole = folder.resolve()
-    path = whole.with_name(f".{whole.name}.lock")
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                raise FileNotFoundError  # removed, and made again, between our opening and our locking it
-        except (BlockingIOError, FileNotFoundError) as error:
-            raise StoreError(f"another process is building in {folder}: wait until it has finished") from error
-        try:
-            yield
-        finally:
-            path.unlink()

@@ -91,7 +91,7 @@ class Manifest(StrictModel):
         draft = folder / (MANIFEST + ".draft")
         with draft.open("w", encoding="utf-8") as file:
             content = self.model_dump(mode="json")
-            file.write(json.dumps({**content, "checksum": _checksum(content)}, indent=1) + "\n")
+            file.write(json.dumps({**content, "checksum": checksum(content)}, indent=1) + "\n")
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, folder / MANIFEST)
@@ -101,7 +101,7 @@ class Manifest(StrictModel):
         """Raises StoreError where there is no complete store, StoreCorruptError where the manifest cannot be read."""
         try:
             content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            if content.pop("checksum") != _checksum(content):
+            if content.pop("checksum") != checksum(content):
                 raise ValueError("the checksum differs")
             return cls.model_validate(content)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -115,7 +115,8 @@ class Manifest(StrictModel):
             raise StoreCorruptError(f"the manifest of {folder} cannot be read: build the index again") from error
 
 
-def _checksum(content: dict[str, Any]) -> str:
+def checksum(content: dict[str, Any]) -> str:
+    """Of what a table of contents says, as it stands in its file."""
     return xxhash.xxh3_128_hexdigest(json.dumps(content).encode())
 
 

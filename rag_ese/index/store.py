@@ -12,9 +12,12 @@ from rag_ese.errors import SizeError, StoreError, StoreMismatchError
 from rag_ese.index.kinds import read_index, threads_for, tune
 from rag_ese.index.lexical import BM25, FOLDER
 from rag_ese.index.manifest import Manifest, check_file
+from rag_ese.index.metadata import METADATA_FILES
 from rag_ese.index.passages import IDS, OFFSETS, TEXTS, PassageFile
+from rag_ese.index.selection import search_selected
 from rag_ese.index.vectors import VectorFile, vector_file
-from rag_ese.types import Float32s, Int64s, Size
+from rag_ese.index.where import Where, mask, ready
+from rag_ese.types import Bools, Float32s, Int64s, Size
 
 
 def index_file(size: Size) -> str:
@@ -52,7 +55,7 @@ class Store:
 
     @cached_property
     def passages(self) -> PassageFile:
-        self._check(TEXTS, OFFSETS, IDS)
+        self._check(TEXTS, OFFSETS, IDS, *(name for name in METADATA_FILES if name in self.manifest.files))
         return PassageFile(self.folder)
 
     @cached_property
@@ -85,19 +88,34 @@ class Store:
             self._vectors[layer] = VectorFile(path, self.width, self.manifest.plan.stored)
         return self._vectors[layer]
 
-    def search(self, size: Size, queries: Float32s, k: int) -> tuple[Float32s, Int64s]:
+    def search(self, size: Size, queries: Float32s, k: int, where: Where | None = None) -> tuple[Float32s, Int64s]:
         """The `k` best rows per query at `size`, by its FAISS index: scores and rows, both queries x k, best first.
 
-        Equal scores are in order of row; which of them come in at the `k`-th place is FAISS's choice. Rows are -1 where
-        an approximate index found fewer than `k`.
+        Of the rows that `where` lets through, if it is given; there are fewer columns where it lets fewer than `k`
+        through. Equal scores are in order of row; which of them come in at the `k`-th place is FAISS's choice. Rows are
+        -1 where an approximate index, searched without a filter, found fewer than `k`.
         """
         index = self.index(size)
-        k = min(k, len(self))
-        tune(index, k)
-        with threads_for(index, len(queries)):
-            scores, rows = index.search(np.ascontiguousarray(queries), k)
+        queries = np.ascontiguousarray(queries)
+        allowed = None if where is None else self.matching(where)
+        if allowed is None or allowed.all():
+            k = min(k, len(self))
+            tune(index, k)
+            with threads_for(index, len(queries)):
+                scores, rows = index.search(queries, k)
+        elif k := min(k, int(np.count_nonzero(allowed))):
+            scores, rows = search_selected(index, self.vectors(size.layers), queries, k, allowed)
+        else:
+            scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         order = np.lexsort((rows, -scores), axis=1)
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+    def matching(self, where: Where) -> Bools:
+        """Which rows the filter lets through (passages, bool)."""
+        if isinstance(where, np.ndarray):
+            return ready(where, len(self))
+        metadata = self.passages.metadata
+        return mask(where, metadata.all, metadata.names)
 
     def index(self, size: Size) -> Any:
         """The FAISS index of `size`."""
@@ -120,11 +138,11 @@ class Store:
     def bm25_bytes(self) -> int:
         return sum(entry.bytes for name, entry in self.manifest.files.items() if name.startswith(FOLDER + "/"))
 
-    def verify(self) -> int:
-        """Reads every file and compares it with its checksum; returns the number of bytes read."""
+    def verify(self) -> tuple[int, int]:
+        """Reads every file and compares it with its checksum; returns the number of files, and of bytes read."""
         for name, expected in self.manifest.files.items():
             check_file(self.folder, name, expected)
-        return sum(expected.bytes for expected in self.manifest.files.values())
+        return len(self.manifest.files), sum(expected.bytes for expected in self.manifest.files.values())
 
     def _check(self, *names: str) -> None:
         if self._verify:

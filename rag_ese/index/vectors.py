@@ -104,6 +104,10 @@ class VectorFile:
     def __len__(self) -> int:
         return len(self._map)
 
+    def stored(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.floating]:
+        """The vectors of `rows` as they are on the disk: full width, in the precision of the file."""
+        return np.asarray(self._map[rows])
+
     def rows(self, rows: npt.NDArray[np.int64] | slice, dim: int) -> Float32s:
         """The vectors of `rows` at width `dim`: n x dim, float32, unit length."""
         cut = np.asarray(self._map[rows, :dim], dtype=np.float32)

@@ -1,8 +1,8 @@
 """How vectors lie in memory for certified search: rotated, in segments of one byte per dimension, with tail norms.
 
 y = x R, R the principal axes of the stored vectors: inner products stay, and the tail after the first w dimensions gets
-as short as a rotation can make it. Segment s holds y[start_s : end_s] as signed bytes, y_j ~ step_j * code_j. For a query
-z = q R and the segments up to the cut w, Cauchy-Schwarz twice:
+as short as a rotation can make it. Segment s holds y[start_s : end_s] as signed bytes, y_j ~ step_j * code_j. For a
+query z = q R and the segments up to the cut w, Cauchy-Schwarz twice:
 
     |z . y - sum of z_s . decoded_s|  <=  sum of |z_s| * error_s  +  |z[w:]| * |y[w:]|
 
@@ -12,7 +12,7 @@ in double precision and stored rounded up, so the bound holds for what is stored
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,7 +128,9 @@ def _axes(rows: Rows, count: int, width: int) -> npt.NDArray[np.float64]:
     return np.asarray(np.linalg.eigh(second)[1][:, ::-1])
 
 
-def _rotated(rows: Rows, count: int, rotation: npt.NDArray[np.float64]):  # type: ignore[no-untyped-def]
+def _rotated(
+    rows: Rows, count: int, rotation: npt.NDArray[np.float64]
+) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
     for start in range(0, count, _CHUNK):
         stop = min(start + _CHUNK, count)
         yield slice(start, stop), rows(start, stop).astype(np.float64) @ rotation

@@ -9,7 +9,7 @@ import numpy as np
 
 from rag_ese.errors import ConfigError
 from rag_ese.index.lexical import best
-from rag_ese.index.store import Store
+from rag_ese.index.searchable import Searchable
 from rag_ese.retriever.funnel import Funnel
 from rag_ese.types import Float32s, Int64s, Ranking, Size
 
@@ -43,9 +43,9 @@ class Searcher(Protocol):
 
 
 class FunnelSearcher:
-    """Coarse to fine over a store. The first stage is a FAISS search, later ones gather full vectors and score them."""
+    """Coarse to fine. The first stage is a FAISS search, later ones gather full vectors and score them."""
 
-    def __init__(self, store: Store, encoder: QueryEncoder, funnel: Funnel) -> None:
+    def __init__(self, store: Searchable, encoder: QueryEncoder, funnel: Funnel) -> None:
         store.check_model(encoder.name, encoder.revision)
         store.index(funnel.stages[0].size)
         for stage in funnel.stages[1:]:
@@ -100,7 +100,7 @@ class BM25Searcher:
 
     name = "BM25"
 
-    def __init__(self, store: Store, keep: int) -> None:
+    def __init__(self, store: Searchable, keep: int) -> None:
         self.keep = keep
         self._bm25 = store.bm25
 
@@ -117,7 +117,7 @@ class HybridSearcher:
 
     def __init__(
         self,
-        store: Store,
+        store: Searchable,
         encoder: QueryEncoder,
         funnel: Funnel,
         keep: int,

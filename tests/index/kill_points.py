@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import FakeEncoder, contents, make_passages, make_plan
 
 from rag_ese.cli import guarded
-from rag_ese.index import Store, build, extend
+from rag_ese.index import LivingIndex, Store, build, extend
 from rag_ese.types import Passage, Size
 
 PASSAGES = 11
@@ -86,6 +87,47 @@ def overwrite_job(kind: str, folder: Path) -> Callable[[Clock], None]:
     return job
 
 
+def add_job(kind: str, folder: Path) -> Callable[[Clock], None]:
+    def job(clock: Clock) -> None:
+        encoder = TickingEncoder()
+        encoder.clock = clock
+        labelled = replace(make_passages(PASSAGES)[3], metadata={"year": 1990})
+        LivingIndex.open(folder).add([labelled, *make_passages(PASSAGES + 6)[PASSAGES:]], encoder)
+
+    return job
+
+
+def delete_job(kind: str, folder: Path) -> Callable[[Clock], None]:
+    def job(clock: Clock) -> None:
+        LivingIndex.open(folder).delete([passage.id for passage in make_passages(PASSAGES)[2:5]])
+
+    return job
+
+
+def compact_job(kind: str, folder: Path) -> Callable[[Clock], None]:
+    def job(clock: Clock) -> None:
+        LivingIndex.open(folder).compact().clean()
+
+    return job
+
+
+LIVING = {"add": add_job, "delete": delete_job, "compact": compact_job}
+
+
+def make_living(job: str, kind: str, folder: Path) -> None:
+    """What a job of LIVING starts with; it is made in the folder of the store."""
+    LivingIndex.create(folder, Store(folder))
+    if job == "compact":
+        add_job(kind, folder)(Clock(folder, -1))
+        delete_job(kind, folder)(Clock(folder, -1))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files but those that say how long something took, and locks that nobody has."""
+    beside = (".timing.json", ".lock")
+    return {name: content for name, content in contents(folder).items() if not name.endswith(beside)}
+
+
 def forked(action: Callable[[], int | None]) -> int:
     """The exit code of `action` in a process of its own; negative: the signal that ended it."""
     child = os.fork()
@@ -102,11 +144,13 @@ def forked(action: Callable[[], int | None]) -> int:
 
 def kills(job: str, kind: str, root: Path, step: int) -> dict[str, object]:
     """Kills `job` at every `step`-th count, finishes it, and compares the files with those of an unbroken run."""
-    jobs = {"build": build_job, "extend": extend_job, "overwrite": overwrite_job}
+    jobs = {"build": build_job, "extend": extend_job, "overwrite": overwrite_job, **LIVING}
 
     before = root / "before" / "store"
     if job != "build":
         assert forked(lambda: build_job(kind, before)(Clock(root, -1))) == 0
+    if job in LIVING:
+        assert forked(lambda: make_living(job, kind, before)) == 0
 
     def prepare(folder: Path) -> None:
         shutil.rmtree(folder.parent, ignore_errors=True)
@@ -117,7 +161,7 @@ def kills(job: str, kind: str, root: Path, step: int) -> dict[str, object]:
     unbroken = root / "unbroken" / "store"
     prepare(unbroken)
     assert forked(lambda: jobs[job](kind, unbroken)(Clock(root, -1))) == 0
-    expected = contents(unbroken)
+    expected = files_of(unbroken)
     killed, fatal, code = 0, 1, -signal.SIGKILL
     folder = root / "broken" / "store"
 
@@ -131,8 +175,10 @@ def kills(job: str, kind: str, root: Path, step: int) -> dict[str, object]:
         killed += code != 0
         if job == "extend":
             assert forked(lambda: read(folder)) == 0, f"not readable after {fatal}"
+        if job in LIVING:
+            assert forked(lambda: read_living(job, folder)) == 0, f"not readable after {fatal}"
         assert run(-1) == 0, f"not finished after {fatal}"
-        found = contents(folder)
+        found = files_of(folder)
         assert found == expected, (fatal, {name for name, _ in found.items() ^ expected.items()})
         left = sorted(path.name for path in folder.parent.iterdir() if path != folder)
         assert {*left} <= {".store.lock", ".store.old", ".store.timing.json"}, (fatal, left)
@@ -145,6 +191,16 @@ def read(folder: Path) -> None:
     store.verify()
     for size in store.sizes:
         assert store.search(size, store.vectors(size.layers).rows(slice(0, 2), size.dim), 3)[1][:, 0].tolist() == [0, 1]
+
+
+def read_living(job: str, folder: Path) -> None:
+    index = LivingIndex.open(folder)
+    index.verify()
+    before, after = {"add": (11, 17), "delete": (11, 8), "compact": (14, 14)}[job]
+    assert len(index) in (before, after)
+    for size in index.sizes:
+        rows = index.search(size, index.vectors(size.layers).rows(slice(0, 2), size.dim), 99)[1]
+        assert {*rows[0].tolist()} == {row for row in range(len(index.live)) if index.live[row]}
 
 
 def full_disk(kind: str, root: Path) -> dict[str, object]:

@@ -27,6 +27,9 @@ def run(*arguments: object) -> Any:
         ("extend", "flat", 2, 20),
         ("extend", "sq8", 7, 5),
         ("overwrite", "flat", 4, 12),
+        ("add", "flat", 3, 20),
+        ("delete", "flat", 1, 8),
+        ("compact", "flat", 3, 20),
     ],
 )
 def test_killed_at_every_step(tmp_path: Path, job: str, kind: str, step: int, least: int) -> None:

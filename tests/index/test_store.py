@@ -33,7 +33,7 @@ def flip(path: Path, position: int) -> None:
 def test_verify_finds_a_flipped_bit_in_every_file(store: Store) -> None:
     names = sorted(store.manifest.files)
     assert {name.split("/")[0].split(".")[0] for name in names} == {"bm25", "faiss", "passages", "vectors"}
-    assert store.verify() == sum((store.folder / name).stat().st_size for name in names)
+    assert store.verify() == (len(names), sum((store.folder / name).stat().st_size for name in names))
     for name in names:
         length = (store.folder / name).stat().st_size
         for position in {0, length // 2, length - 1}:

@@ -1,0 +1,64 @@
+"""What searchers need of an index: a store, a living index, and either of them behind a filter, all have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_ese.index.where import Where
+from rag_ese.types import Bools, Float32s, Int64s, Passage, Ranking, Size
+
+
+class Vectors(Protocol):
+    """Full-width unit vectors of one depth, by row."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, rows: npt.NDArray[np.int64] | slice, dim: int) -> Float32s:
+        """The vectors of `rows` at width `dim`: n x dim, float32, unit length."""
+
+
+class Lexical(Protocol):
+    """BM25: a score per row (float32), and the best rows."""
+
+    def scores(self, query: str) -> Float32s: ...
+
+    def search(self, query: str, k: int) -> Ranking: ...
+
+
+class Searchable(Protocol):
+    """Passages in rows, searchable at sizes and by words. Not every row need be one that a search can find."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def sizes(self) -> list[Size]: ...
+
+    @property
+    def passages(self) -> Sequence[Passage]: ...
+
+    @property
+    def bm25(self) -> Lexical: ...
+
+    def __len__(self) -> int:
+        """How many passages a search can find."""
+
+    def check_model(self, name: str, revision: str) -> None: ...
+
+    def index(self, size: Size) -> object:
+        """Something that is there if `size` can be searched; raises SizeError if not."""
+
+    def vectors(self, layer: int) -> Vectors: ...
+
+    def search(self, size: Size, queries: Float32s, k: int, where: Where | None = None) -> tuple[Float32s, Int64s]: ...
+
+    def matching(self, where: Where) -> Bools:
+        """Which rows the filter lets through."""
