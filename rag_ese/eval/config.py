@@ -25,6 +25,7 @@ class EvalConfig(DataConfig, EncoderConfig, StoreConfig):
     plan: str = Field("", description="plan file of python -m rag_ese.plan: adds its funnel and checks its promise")
     hybrid: bool = Field(False, description="add a dense + BM25 hybrid of every size (the largest always has one)")
     hybrid_weight: float = Field(HYBRID_WEIGHT, ge=0, description="BM25's share in a hybrid")
+    exact: bool = Field(False, description="add the certified exact search of the largest size, and what it looks at")
     controls: str = Field("", description="add rows of rotated vectors: pca (fitted on the pool), random or both")
     index: str = Field("", description="an index folder (default: one is built in indexes/ and found again)")
     generator: str = Field("auto", description="auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL")

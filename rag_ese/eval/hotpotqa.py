@@ -26,6 +26,7 @@ from rag_ese.indexing import automatic_store, completed, sizes_of
 from rag_ese.pipeline import Pipeline
 from rag_ese.progress import progress_bar
 from rag_ese.retriever import Funnel, FunnelSearcher, SearchPlan
+from rag_ese.retriever.exact import ExactSearcher
 from rag_ese.types import Answer, Question, Ranking, Size
 
 
@@ -55,10 +56,15 @@ def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
     questions = _questions(config, hotpot, store, note)
     if plan:
         _check_plan(config, plan, hotpot, store, encoder, questions, note)
-    rows = list(systems(store, encoder, sizes, funnels, config.depth, config.hybrid, config.hybrid_weight))
+    rows = list(
+        systems(store, encoder, sizes, funnels, config.depth, config.hybrid, config.hybrid_weight, config.exact)
+    )
     controls = [part.strip() for part in config.controls.split(",") if part.strip()]
     rows += rotated(store, encoder, sizes, controls, config.depth, config.seed)
     results = [_measure(config, row, store, questions, generator) for row in rows]
+    for searcher in (row.searcher for row in rows):
+        if isinstance(searcher, ExactSearcher) and searcher.touched:
+            note(f"{searcher.name}: {searcher.touched}")
     reference = str(max(sizes))
     compare(results, reference, config.resamples, config.seed)
     return Results(

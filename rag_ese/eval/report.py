@@ -20,7 +20,14 @@ _LOSSES = (
 
 Column = tuple[str, Callable[[SystemResult], str]]
 
-_KINDS = {"size": "sizes", "funnel": "funnels", "BM25": "controls", "hybrid": "controls", "control": "rotations"}
+_KINDS = {
+    "size": "sizes",
+    "exact": "sizes",
+    "funnel": "funnels",
+    "BM25": "controls",
+    "hybrid": "controls",
+    "control": "rotations",
+}
 
 
 def _points(metric: str) -> Callable[[SystemResult], str]:

@@ -8,10 +8,11 @@ from typing import Literal
 
 from rag_ese.index import Store
 from rag_ese.retriever import BM25Searcher, Funnel, FunnelSearcher, HybridSearcher, Searcher
+from rag_ese.retriever.exact import ExactSearcher
 from rag_ese.retriever.searchers import QueryEncoder
 from rag_ese.types import Size
 
-Kind = Literal["size", "funnel", "BM25", "hybrid", "control"]
+Kind = Literal["size", "exact", "funnel", "BM25", "hybrid", "control"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,16 @@ def systems(
     depth: int,
     hybrids: bool,
     hybrid_weight: float,
+    exact: bool = False,
 ) -> Iterator[System]:
-    """One system per size, then the funnels, then BM25 and the hybrids where the store has BM25."""
+    """One system per size, the certified search of the largest, the funnels, BM25 and hybrids if the store has BM25."""
     for size in sizes:
         searcher = FunnelSearcher(store, encoder, Funnel.single(size, depth))
         yield System(searcher.name, searcher, "size", store.index_bytes(size), size=size)
+    if exact:
+        certified = ExactSearcher(store, encoder, max(sizes), depth)
+        gathered = store.vector_bytes(max(sizes).layers)
+        yield System(certified.name, certified, "exact", certified.index.layout.bytes, gathered, max(sizes))
     for funnel in dict.fromkeys(funnels):
         first, last = funnel.stages[0].size, funnel.stages[-1].size
         vectors = sum(store.vector_bytes(layer) for layer in {stage.size.layers for stage in funnel.stages[1:]})

@@ -145,7 +145,8 @@ class Snapshot:
         rows = self.rows_of([id]).get(id)
         if not rows:
             raise DataError(f"{self.folder} holds no passage with the id {id!r}: ids are those of the passages")
-        return self.passages[rows[-1]]
+        found: Passage = self.passages[rows[-1]]
+        return found
 
     def __contains__(self, id: str) -> bool:
         return id in self.rows_of([id])

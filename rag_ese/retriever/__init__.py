@@ -1,4 +1,4 @@
-"""Retrieval: one size, a coarse-to-fine funnel, BM25, or dense and lexical together."""
+"""Retrieval: one size, a coarse-to-fine funnel, certified exact search, BM25, or dense and lexical together."""
 
 from rag_ese.retriever.funnel import Funnel, Stage
 from rag_ese.retriever.search_plan import SearchPlan

@@ -15,7 +15,7 @@ from torch import Tensor
 from rag_ese.cli import Command, run
 from rag_ese.config import StrictModel
 from rag_ese.encoder.elastic import ElasticEncoder
-from rag_ese.encoder.heads import ViewHeads
+from rag_ese.encoder.heads import ModuleHead, ViewHeads
 from rag_ese.errors import ModelError
 from rag_ese.training.weights import save_weights
 
@@ -47,7 +47,9 @@ def main(config: InterpolateConfig) -> None:
 def _tensors(encoder: ElasticEncoder) -> dict[str, Tensor]:
     """All weights by name; the heads' are the encoder's own tensors, so that changing them changes it."""
     head = encoder.checkpoint.head
-    heads = head.state() if isinstance(head, ViewHeads) else head.modules.state_dict()
+    heads = head.state() if isinstance(head, ViewHeads) else {}
+    if isinstance(head, ModuleHead):
+        heads = dict(head.modules.state_dict())
     return {**dict(encoder.checkpoint.blocks.model.named_parameters()), **{f"head.{k}": v for k, v in heads.items()}}
 
 

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -66,18 +67,19 @@ def fit_rotation(
         rotation = start @ _cayley(free)
         loss = _order_loss(query, pool, rotation, widths, settings.inverse_temperature)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         advance(1)
     # Rounding has let R drift from orthogonality by some 1e-6; the polar factor is the nearest orthogonal matrix.
     left, _, right = torch.linalg.svd((start @ _cayley(free)).detach().double())
-    return (left @ right).float().numpy()
+    return np.asarray((left @ right).float().numpy())
 
 
 def _cayley(free: Tensor) -> Tensor:
     """An orthogonal matrix without a reflection; the identity for a symmetric `free`."""
     skew, one = free - free.T, torch.eye(len(free))
-    return torch.linalg.solve(one + skew, one - skew)
+    solved: Tensor = torch.linalg.solve(one + skew, one - skew)
+    return solved
 
 
 def _order_loss(questions: Tensor, passages: Tensor, rotation: Tensor, widths: list[int], sharpness: float) -> Tensor:
