@@ -1,8 +1,8 @@
 """Certified exact search: the k best rows by full-width inner product, proven, at a fraction of the bytes.
 
-Rows are looked at in a few rounds. In each, the first segment's codes give every row an upper bound of its score
+Rows are looked at in a few rounds. In each, the codes up to the first cut give every row an upper bound
 (`exact_layout`); rows whose bound does not reach the k-th best score found so far are out for good, the others are
-looked at in the next segments, and what is left is scored exactly, on the stored vectors themselves. No row is left out
+read up to the next cut, and what is left is scored exactly, on the stored vectors themselves. No row is left out
 without a proof, so the result is that of brute force with the same scoring function, ties in order of row included.
 """
 
@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from rag_ese.errors import ConfigError, DataError
 from rag_ese.index.store import Store
 from rag_ese.index.vectors import VectorFile
-from rag_ese.retriever.exact_layout import Layout, QueryPlan
+from rag_ese.retriever.exact_layout import CodedQuery, Layout
 from rag_ese.retriever.searchers import QueryEncoder, products
 from rag_ese.types import Float32s, Int64s, Ranking, Size
 
@@ -74,9 +74,7 @@ class ExactIndex:
                         self._round(each, start, stop)
                 else:
                     self._round_together(searches, start, stop)
-        at = {
-            width: sum(each.looked_at[number] for each in searches) for number, width in enumerate(self.layout.widths)
-        }
+        at = {int(cut): sum(int(each.looked_at[i]) for each in searches) for i, cut in enumerate(self.layout.cuts)}
         touched = Touched(len(searches), len(self), at, sum(each.in_full for each in searches))
         return [each.ranking for each in searches], touched
 
@@ -106,30 +104,27 @@ class ExactIndex:
         """Many queries: blocks of codes are decoded once, up to the last cut, and multiplied with all queries."""
         from rag_ese.retriever.exact_kernels import decode, keep_above
 
-        segments = self.layout.segments
-        parts = np.stack([np.concatenate(search.plan.parts) for search in searches])
-        limits = [search.limit(-1) for search in searches]
+        layout = self.layout
+        coordinates = np.stack([search.coded.coordinates for search in searches])
+        limits = [search.limits()[-1] for search in searches]
 
         def block(at: int) -> list[tuple[Int64s, Float32s]]:
             size = min(_BLOCK, stop - at)
-            decoded = np.empty((size, parts.shape[1]), np.float32)
-            column = 0
-            for segment in segments:
-                decode(segment.codes[at : at + size], decoded[:, column : column + segment.codes.shape[1]])
-                column += segment.codes.shape[1]
-            table = parts @ decoded.T
-            tails = segments[-1].tails[at : at + size]
+            decoded = np.empty((size, coordinates.shape[1]), np.float32)
+            decode(layout.codes[at : at + size], decoded)
+            table = coordinates @ decoded.T
+            tails = np.ascontiguousarray(layout.tails[at : at + size, -1])
             rows, bounds = np.empty(size, np.int64), np.empty(size, np.float32)
             found = []
             for number, search in enumerate(searches):
-                count = keep_above(table[number], tails, search.plan.tails[-1], limits[number], rows, bounds)
+                count = keep_above(table[number], tails, search.coded.tails[-1], limits[number], rows, bounds)
                 found.append((rows[:count] + at, bounds[:count].copy()))
             return found
 
         with threadpool_limits(1, "blas"):  # the blocks are what runs in parallel
             blocks = list(self._pool.map(block, range(start, stop, _BLOCK)))
         for search in searches:
-            search.looked_at = [count + stop - start for count in search.looked_at]
+            search.looked_at += stop - start
         merged = [[np.concatenate(pieces) for pieces in zip(*each, strict=True)] for each in zip(*blocks, strict=True)]
         list(self._pool.map(lambda pair: pair[0].take(*pair[1]), zip(searches, merged, strict=True)))
 
@@ -149,47 +144,48 @@ class _Search:
 
     def __init__(self, index: ExactIndex, query: Float32s, k: int) -> None:
         self.index, self.query, self.k = index, query, k
-        self.plan = QueryPlan.of(index.layout, query)
+        self.coded = CodedQuery.of(index.layout, query)
         self.ranking = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
-        self.looked_at = [0] * len(index.layout.segments)
+        self.looked_at = np.zeros(len(index.layout.cuts), np.int64)
         self.in_full = 0
         self._lock = Lock()
 
-    def limit(self, segment: int) -> float:
-        """What a row's bound after `segment` must reach: the k-th best exact score so far, less the margin."""
+    def limits(self) -> Float32s:
+        """What a row's bound must reach at each cut: the k-th best exact score so far, less what the bound may miss."""
         if len(self.ranking.rows) < self.k:
-            return -np.inf
-        return float(self.ranking.scores[-1]) - self.plan.slack[segment]
+            return np.full(len(self.looked_at), -np.inf, np.float32)
+        exact = float(self.ranking.scores[-1]) - self.coded.slack
+        return np.nextafter(exact.astype(np.float32), np.float32(-np.inf))
 
     def sift(self, start: int, stop: int) -> tuple[Int64s, Float32s]:
-        """Of the rows start to stop those that all segments leave in, and their bounds after the last one."""
-        from rag_ese.retriever.exact_kernels import narrow, scan_one
+        """Of the rows start to stop those that no cut rules out, and their last bounds."""
+        from rag_ese.retriever.exact_kernels import sift
 
-        first, *later = self.index.layout.segments
-        here, plan = slice(start, stop), self.plan
-        rows, scores = np.empty(stop - start, np.int64), np.empty(stop - start, np.float32)
-        count = scan_one(
-            first.codes[here], first.tails[here], plan.parts[0], plan.tails[0], self.limit(0), rows, scores
+        layout, coded = self.index.layout, self.coded
+        rows, bounds = np.empty(stop - start, np.int64), np.empty(stop - start, np.float32)
+        looked_at = np.zeros(len(layout.cuts), np.int64)
+        count = sift(
+            layout.codes[start:stop],
+            layout.tails[start:stop],
+            layout.cuts,
+            coded.coordinates,
+            coded.tails,
+            self.limits(),
+            rows,
+            bounds,
+            looked_at,
         )
-        looked_at = [stop - start]
-        for number, segment in enumerate(later, start=1):
-            looked_at.append(count)
-            codes, tails = segment.codes[here], segment.tails[here]
-            part, tail = plan.parts[number], plan.tails[number]
-            count = narrow(codes, tails, part, tail, self.limit(number), rows[:count], scores[:count])
-        rows, scores = rows[:count], scores[:count]
-        bounds = scores + self.index.layout.segments[-1].tails[here][rows] * np.float32(plan.tails[-1])
         with self._lock:
-            self.looked_at = [old + new for old, new in zip(self.looked_at, looked_at, strict=True)]
-        return rows + start, bounds
+            self.looked_at += looked_at
+        return rows[:count] + start, bounds[:count]
 
     def take(self, rows: Int64s, bounds: Float32s) -> None:
-        """Scores the rows that the segments left in, the most promising first: they raise the limit for the others."""
+        """Scores the rows that no cut ruled out, the most promising first: they raise the limit for the others."""
         order = np.argsort(-bounds, kind="stable")
         rows, bounds = rows[order], bounds[order]
         step = max(2 * self.k, 32)
         while len(rows):
-            reach = int(np.searchsorted(-bounds, -np.float32(self.limit(-1)), side="right"))
+            reach = int(np.searchsorted(-bounds, -self.limits()[-1], side="right"))
             rows, bounds = rows[:reach], bounds[:reach]
             self._score(rows[:step])
             rows, bounds, step = rows[step:], bounds[step:], 4 * step

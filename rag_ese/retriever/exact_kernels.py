@@ -29,21 +29,42 @@ def _compiled(function: F) -> F:
 
 
 @_compiled
-def scan_one(
-    codes: Codes, tails: Float32s, query: Float32s, tail: float, threshold: float, rows: Int64s, scores: Float32s
+def sift(
+    codes: Codes,
+    tails: Float32s,
+    cuts: Int64s,
+    query: Float32s,
+    query_tails: Float32s,
+    limits: Float32s,
+    rows: Int64s,
+    bounds: Float32s,
+    looked_at: Int64s,
 ) -> int:
-    """Rows whose `code . query + tails * tail` reaches `threshold`: written to `rows` with their code products; count.
+    """The rows whose upper bound reaches the limit at every cut, from narrow to wide; a row is left where it fails.
 
-    codes: N x w; tails: N; query: w; rows and scores: N each, filled from the front.
+    codes: N x w; tails: N x cuts; query: w; query_tails and limits: one per cut. Survivors and their last bounds are
+    written to rows and bounds (N each, filled from the front), their number is returned; looked_at counts, per cut, the
+    rows that were read up to it.
     """
     found = 0
     for row in range(codes.shape[0]):
         total = np.float32(0.0)
-        for j in range(codes.shape[1]):
-            total += np.float32(codes[row, j]) * query[j]
-        if total + tails[row] * tail >= threshold:
+        bound = np.float32(0.0)
+        start = np.uint64(0)  # unsigned, so that no index can be negative and the loop becomes vector code
+        inside = True
+        for number in range(cuts.shape[0]):
+            looked_at[number] += 1
+            stop = np.uint64(cuts[number])
+            for j in range(start, stop):
+                total += np.float32(codes[row, j]) * query[j]
+            start = stop
+            bound = total + tails[row, number] * query_tails[number]
+            if bound < limits[number]:
+                inside = False
+                break
+        if inside:
             rows[found] = row
-            scores[found] = total
+            bounds[found] = bound
             found += 1
     return found
 
@@ -58,33 +79,14 @@ def decode(codes: Codes, out: Float32s) -> None:
 
 @_compiled
 def keep_above(
-    products: Float32s, tails: Float32s, tail: float, threshold: float, rows: Int64s, bounds: Float32s
+    products: Float32s, tails: Float32s, query_tail: np.float32, limit: np.float32, rows: Int64s, bounds: Float32s
 ) -> int:
-    """Positions whose `products + tails * tail` reaches `threshold`: written to `rows` with that bound; count."""
+    """As `sift` at one cut, from products that are there already: products and tails have N entries."""
     found = 0
     for row in range(products.shape[0]):
-        bound = products[row] + tails[row] * np.float32(tail)
-        if bound >= threshold:
+        bound = products[row] + tails[row] * query_tail
+        if bound >= limit:
             rows[found] = row
             bounds[found] = bound
             found += 1
     return found
-
-
-@_compiled
-def narrow(
-    codes: Codes, tails: Float32s, query: Float32s, tail: float, threshold: float, rows: Int64s, scores: Float32s
-) -> int:
-    """Adds the next segment's product to the scores of `rows`, in place, and moves those that still reach
-    `threshold` to the front; returns how many do."""
-    kept = 0
-    for i in range(rows.shape[0]):
-        row = rows[i]
-        total = scores[i]
-        for j in range(codes.shape[1]):
-            total += np.float32(codes[row, j]) * query[j]
-        if total + tails[row] * tail >= threshold:
-            rows[kept] = row
-            scores[kept] = total
-            kept += 1
-    return kept

@@ -1,8 +1,8 @@
-"""How vectors lie in memory for certified search: rotated, in segments of one byte per dimension, with tail norms.
+"""How vectors lie in memory for certified search: rotated, cut, one byte per dimension, with norms of what is cut off.
 
 y = x R, R the principal axes of the stored vectors: inner products stay, and the tail after the first w dimensions gets
-as short as a rotation can make it. Segment s holds y[start_s : end_s] as signed bytes, y_j ~ step_j * code_j. For a
-query z = q R and the segments up to the cut w, Cauchy-Schwarz twice:
+as short as a rotation can make it. Kept are the first dimensions as signed bytes, y_j ~ step_j * code_j, in segments that
+end at the cuts. For a query z = q R and the segments s up to the cut w, Cauchy-Schwarz twice:
 
     |z . y - sum of z_s . decoded_s|  <=  sum of |z_s| * error_s  +  |z[w:]| * |y[w:]|
 
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_ese.errors import ConfigError
-from rag_ese.types import Float32s
+from rag_ese.types import Float32s, Int64s
 
 _CHUNK = 16384
 _SAMPLE = 50_000
@@ -29,23 +30,23 @@ Rows = Callable[[int, int], Float32s]
 
 
 @dataclass(frozen=True)
-class Segment:
-    """Some dimensions of all N rows: `codes` N x w, `steps` w, `error` (a norm), `tails` N: norms of what follows."""
-
-    codes: npt.NDArray[np.int8]
-    steps: npt.NDArray[np.float64]
-    error: float
-    tails: Float32s
-
-
-@dataclass(frozen=True)
 class Layout:
-    """All segments of N vectors of width d, the rotation (d x d) and the longest row's norm."""
+    """N vectors of width d. All that bounds need: nothing here is used for scores."""
 
     rotation: Float32s
-    segments: tuple[Segment, ...]
-    widths: tuple[int, ...]
+    """d x d."""
+    cuts: Int64s
+    """The widths at which a row may be left; the last one is how many dimensions are kept."""
+    codes: npt.NDArray[np.int8]
+    """N x last cut."""
+    steps: npt.NDArray[np.float64]
+    """Per kept dimension."""
+    errors: tuple[float, ...]
+    """Per segment, the largest norm of what its codes miss."""
+    tails: Float32s
+    """N x cuts, the norm of what comes after each cut."""
     longest: float
+    """The norm of the longest row."""
 
     @classmethod
     def build(cls, rows: Rows, count: int, width: int, widths: tuple[int, ...]) -> Layout:
@@ -53,55 +54,58 @@ class Layout:
         if not widths or list(widths) != sorted({*widths}) or widths[0] < 1 or widths[-1] > width:
             raise ConfigError(f"the widths {widths} cannot cut {width} dimensions: give growing numbers up to {width}")
         rotation = _axes(rows, count, width)
-        bounds = [(start, stop) for start, stop in zip((0, *widths), widths, strict=False)]
-        peaks = np.zeros(width)
+        kept = widths[-1]
+        peaks = np.zeros(kept)
         for _, rotated in _rotated(rows, count, rotation):
-            peaks = np.maximum(peaks, np.abs(rotated).max(axis=0, initial=0.0))
+            peaks = np.maximum(peaks, np.abs(rotated[:, :kept]).max(axis=0, initial=0.0))
         steps = np.where(peaks > 0, peaks / 127, 1.0)
-        codes = [np.empty((count, stop - start), np.int8) for start, stop in bounds]
-        tails = [np.empty(count, np.float32) for _ in bounds]
-        errors, longest = [0.0] * len(bounds), 0.0
+        codes, tails = np.empty((count, kept), np.int8), np.empty((count, len(widths)), np.float32)
+        errors, longest = np.zeros(len(widths)), 0.0
         for at, rotated in _rotated(rows, count, rotation):
             longest = max(longest, float(np.linalg.norm(rotated, axis=1).max(initial=0.0)))
-            for number, (start, stop) in enumerate(bounds):
-                part, step = rotated[:, start:stop], steps[start:stop]
-                code = np.rint(part / step).astype(np.int8)
-                codes[number][at] = code
-                errors[number] = max(errors[number], float(np.linalg.norm(part - code * step, axis=1).max(initial=0.0)))
-                tails[number][at] = _up(np.linalg.norm(rotated[:, stop:], axis=1))
-        segments = tuple(
-            Segment(code, steps[start:stop], error * (1 + 1e-6), tail)
-            for (start, stop), code, error, tail in zip(bounds, codes, errors, tails, strict=True)
+            codes[at] = np.rint(rotated[:, :kept] / steps)
+            missed = rotated[:, :kept] - codes[at] * steps
+            for number, (start, stop) in enumerate(pairwise((0, *widths))):
+                worst = np.linalg.norm(missed[:, start:stop], axis=1).max(initial=0.0)
+                errors[number] = max(errors[number], worst)
+                tails[at, number] = _up(np.linalg.norm(rotated[:, stop:], axis=1))
+        rounded_up = 1 + 1e-6
+        return cls(
+            rotation.astype(np.float32),
+            np.array(widths, np.int64),
+            codes,
+            steps,
+            tuple((errors * rounded_up).tolist()),
+            tails,
+            longest * rounded_up,
         )
-        return cls(rotation.astype(np.float32), segments, widths, longest * (1 + 1e-6))
 
     @property
     def bytes(self) -> int:
         """What searching holds in memory."""
-        return sum(segment.codes.nbytes + segment.tails.nbytes for segment in self.segments) + self.rotation.nbytes
+        return self.codes.nbytes + self.tails.nbytes + self.rotation.nbytes
 
 
 @dataclass(frozen=True)
-class QueryPlan:
-    """A query as a layout needs it: per segment its coordinates times the steps (float32), the norm of what follows,
-    and how much the true product may exceed the codes' product besides the tail's share."""
+class CodedQuery:
+    """A query as a layout needs it."""
 
-    parts: tuple[Float32s, ...]
-    tails: tuple[float, ...]
-    slack: tuple[float, ...]
+    coordinates: Float32s
+    """Those kept, times their steps."""
+    tails: Float32s
+    """Per cut, the norm of what comes after it."""
+    slack: npt.NDArray[np.float64]
+    """Per cut, how much a true score may exceed codes' product plus tails' product."""
 
     @classmethod
-    def of(cls, layout: Layout, query: Float32s) -> QueryPlan:
+    def of(cls, layout: Layout, query: Float32s) -> CodedQuery:
         rotated = (query @ layout.rotation).astype(np.float64)
-        parts, tails, slack = [], [], []
-        margin, start = margin_of(layout, query), 0
-        for segment, stop in zip(layout.segments, layout.widths, strict=True):
-            parts.append((rotated[start:stop] * segment.steps).astype(np.float32))
-            tails.append(float(np.linalg.norm(rotated[stop:])) * (1 + 1e-6))
-            margin += float(np.linalg.norm(rotated[start:stop])) * segment.error * (1 + 1e-6)
-            slack.append(margin)
-            start = stop
-        return cls(tuple(parts), tuple(tails), tuple(slack))
+        spans = list(pairwise((0, *layout.cuts.tolist())))
+        rounded_up = 1 + 1e-6
+        tails = np.array([np.linalg.norm(rotated[stop:]) for _, stop in spans])
+        norms = np.array([np.linalg.norm(rotated[start:stop]) for start, stop in spans])
+        coordinates = (rotated[: spans[-1][1]] * layout.steps).astype(np.float32)
+        return cls(coordinates, _up(tails), margin_of(layout, query) + np.cumsum(norms * layout.errors) * rounded_up)
 
 
 def margin_of(layout: Layout, query: Float32s) -> float:

@@ -17,7 +17,7 @@ from rag_ese.index.lexical import best
 from rag_ese.index.vectors import VectorFile
 from rag_ese.retriever import Funnel, FunnelSearcher
 from rag_ese.retriever.exact import ExactIndex, ExactSearcher
-from rag_ese.retriever.exact_layout import QueryPlan
+from rag_ese.retriever.exact_layout import CodedQuery
 from rag_ese.retriever.searchers import products
 from rag_ese.types import Float32s, Passage, Size
 
@@ -95,11 +95,11 @@ def test_bounds_hold_for_every_row_and_cut(tmp_path: Path) -> None:
     vectors = spread(rng, 500, 64)
     layout = ExactIndex(stored(tmp_path, vectors), widths=(8, 24)).layout
     for query in spread(rng, 20, 64):
-        plan, score = QueryPlan.of(layout, query), np.zeros(500)
-        for number, segment in enumerate(layout.segments):
-            score = score + segment.codes.astype(np.float64) @ plan.parts[number].astype(np.float64)
-            bound = score + segment.tails * plan.tails[number] + plan.slack[number]
-            truth = vectors.astype(np.float64) @ query.astype(np.float64)
+        coded = CodedQuery.of(layout, query)
+        truth = vectors.astype(np.float64) @ query.astype(np.float64)
+        for number, cut in enumerate(layout.cuts):
+            score = layout.codes[:, :cut].astype(np.float64) @ coded.coordinates[:cut].astype(np.float64)
+            bound = score + layout.tails[:, number] * coded.tails[number] + coded.slack[number]
             assert (bound >= truth).all()
             assert bound.mean() - truth.mean() < 1.1  # and they are not merely large
 
