@@ -1,8 +1,8 @@
 """How vectors lie in memory for certified search: rotated, cut, one byte per dimension, with norms of what is cut off.
 
 y = x R, R the principal axes of the stored vectors: inner products stay, and the tail after the first w dimensions gets
-as short as a rotation can make it. Kept are the first dimensions as signed bytes, y_j ~ step_j * code_j, in segments that
-end at the cuts. For a query z = q R and the segments s up to the cut w, Cauchy-Schwarz twice:
+as short as a rotation can make it. Kept are the first dimensions as signed bytes, y_j ~ step_j * code_j, in segments
+that end at the cuts. For a query z = q R and the segments s up to the cut w, Cauchy-Schwarz twice:
 
     |z . y - sum of z_s . decoded_s|  <=  sum of |z_s| * error_s  +  |z[w:]| * |y[w:]|
 
