@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +28,7 @@ def columns() -> Callable[..., list[Tensor]]:
 
 
 @pytest.fixture(scope="session")
-def angle_emb() -> Iterator[Any]:
+def angle_emb() -> Any:
     """angle-emb 0.6.1. It imports bitsandbytes, which it needs for quantised models only: an empty module stands in."""
     absent = "bitsandbytes" not in sys.modules
     if absent:
@@ -40,10 +40,11 @@ def angle_emb() -> Iterator[Any]:
         module = importlib.import_module("angle_emb.angle")
     except ImportError as error:  # PackageNotFoundError is one
         pytest.skip(f"angle-emb, the reference implementation, cannot be imported: {error}")
-    else:
-        if version != "0.6.1":
-            pytest.skip(f"angle-emb is {version}, the reference is 0.6.1")
-        yield module
     finally:
         if absent:
-            del sys.modules["bitsandbytes"]
+            del sys.modules["bitsandbytes"]  # and peft, which has seen it, is to forget it
+            if peft := sys.modules.get("peft.import_utils"):
+                peft.is_bnb_available.cache_clear()
+    if version != "0.6.1":
+        pytest.skip(f"angle-emb is {version}, the reference is 0.6.1")
+    return module
