@@ -44,7 +44,10 @@ class Touched:
     def __str__(self) -> str:
         share = 100 / max(1, self.queries * self.rows)
         parts = [f"{count * share:.3g}% to {width}" for width, count in self.at.items()]
-        return f"dimensions looked at, share of {self.rows:,} rows: {', '.join(parts)}, {self.in_full * share:.3g}% all"
+        asked = f"{self.queries} queries" if self.queries != 1 else "a query"
+        return (
+            f"{asked} read, of {self.rows:,} rows, {', '.join(parts)} dimensions, {self.in_full * share:.3g}% in full"
+        )
 
 
 class ExactIndex:
