@@ -44,6 +44,9 @@ class TargetConfig(EncoderConfig):
     batch: int = Field(64, ge=8, description="texts in a batch")
     batches: int = Field(40, ge=2, description="pairs of batches")
     ks: str = Field("32,64,128", description="widths")
+    length: float = Field(
+        0.0, ge=0, description="length that every row is brought to (default: as the encoder gives it)"
+    )
     seed: int = Field(0, description="of the batches")
 
 
@@ -55,6 +58,8 @@ def main(config: TargetConfig) -> None:
         raise DataError(f"{config.texts} has {len(passages)} passages, and {needed} are needed: lower --batches")
     chosen = random.Random(config.seed).sample(passages, needed)
     m = torch.from_numpy(encoder.encode_layers(chosen, [config.layer])[config.layer])
+    if config.length:
+        m = config.length * functional.normalize(m)
     first, second = m[::2].split(config.batch // 2), m[1::2].split(config.batch // 2)
     console = Console()
     _spectrum(console, m[: config.batch])
