@@ -1,19 +1,20 @@
-"""Certified exact search against FAISS and torch, on the same vectors, in one run.
+"""Certified exact search against FAISS and torch: the same vectors, the same queries, one run.
 
-    python benchmarks/exact_search.py --index indexes/NAME --questions FILE --rows 1000000
+    python benchmarks/exact_search.py --index indexes/hotpotqa --data HOTPOTQA.json --count 200000
 
-The vectors are those of an index, at its full size; beyond their number, rows are drawn again and perturbed by Gaussian
-noise of a relative length of 0.4, then brought to unit length. Contenders: FAISS FlatIP; FAISS FlatIPPanorama on the
-vectors as they are and on our rotation of them; torch's matrix product with top-k; ours. Single queries and batches of
-64, each contender in turn. Every answer of ours is compared with brute force by the same scoring function.
+Vectors are those of an index folder, drawn with replacement, each with Gaussian noise of its own added (`--noise` is
+the noise's length beside the vector's 1) and brought to unit length; `--count 0` takes them as they are. Queries are
+the questions of `--data`, encoded as the index's passages were. Every contender's first rows are compared with those of
+float32 brute force, which for ours must agree bit by bit in the scores too. Contenders run one after the other, since
+each index holds the vectors once more: memory is that of twice the vectors and a third.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,131 +25,143 @@ from rich.console import Console
 from rich.table import Table
 
 from rag_ese.cli import Command, run
-from rag_ese.data import load_hotpotqa
+from rag_ese.data.config import DataConfig
 from rag_ese.encoder.config import EncoderConfig
+from rag_ese.eval.cost import hardware, versions
 from rag_ese.index import Store
-from rag_ese.index.kinds import faiss_module
+from rag_ese.index.kinds import faiss_module, threads_for
 from rag_ese.index.lexical import best
-from rag_ese.index.vectors import VectorFile
-from rag_ese.retriever.exact import ExactIndex
+from rag_ese.retriever import ExactIndex
 from rag_ese.retriever.searchers import products
-from rag_ese.types import Float32s
+from rag_ese.types import Float32s, Int64s, Size
 
-K = 10
-NOISE = 0.4
-Contender = Callable[[Float32s], Any]
-
-
-class ExactConfig(EncoderConfig):
-    """The vectors, the queries, how many."""
-
-    index: Path = Field(description="an index folder, whose full-size vectors are used")
-    questions: Path = Field(description="a HotpotQA file, whose questions are the queries")
-    rows: int = Field(200_000, ge=1, description="vectors in all")
-    queries: int = Field(200, ge=64, description="single queries per contender")
-    check: int = Field(100, ge=0, description="queries that are compared with brute force")
-    seed: int = Field(0, description="of the drawn rows and of the noise")
+Search = Callable[[Float32s], Int64s]
+PLAIN = "FAISS FlatIP"
 
 
-def main(config: ExactConfig) -> None:
-    console = Console(width=120)
-    queries = _queries(config)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows.vec"
-        _write_rows(config, file)
-        vectors = VectorFile(file, queries.shape[1], "float32")
-        rows = vectors.rows(slice(0, None), vectors.width)
-        started = time.perf_counter()
-        ours = ExactIndex(vectors)
-        console.print(f"our index: {time.perf_counter() - started:.0f} s to build, {ours.layout.bytes / 1e6:,.0f} MB")
-        _limits(console, rows)
-        table = Table(min_width=110, title=f"{len(rows):,} x {vectors.width}, top {K}, {os.cpu_count()} cores")
-        for column in ("search", "one query, p50 ms", "p99 ms", "against FlatIP", "64 queries, ms", "against FlatIP"):
-            table.add_column(column, justify="left" if column == "search" else "right")
-        flat: tuple[float, float] | None = None
-        for name, search in _contenders(rows, ours):
-            search(queries[:2])
-            search(queries[:64])
-            single = np.array([_timed(search, query[None]) for query in queries])
-            batch = min(_timed(search, queries[:64]) for _ in range(3))
-            p50, p99 = np.percentile(single, [50, 99])
-            flat = flat or (p50, batch)
-            figures = (f"{p50:.1f}", f"{p99:.1f}", f"{flat[0] / p50:.1f}x", f"{batch:.0f}", f"{flat[1] / batch:.1f}x")
-            table.add_row(name, *figures)
-        console.print(table)
-        found, touched = ours.search(queries[: config.check], K)
-        same = 0
-        for query, ranking in zip(queries, found, strict=False):
-            expected = best(products(rows, query), K)
-            same += bool((expected.rows == ranking.rows).all() and (expected.scores == ranking.scores).all())
-        console.print(f"identical to brute force, rows and scores: {same} of {len(found)} queries")
-        console.print(str(touched))
+class ExactConfig(DataConfig, EncoderConfig):
+    """What is searched, and how often."""
+
+    index: Path = Field(..., description="an index folder")
+    count: int = Field(200_000, ge=0, description="vectors; 0: the index's own")
+    noise: float = Field(0.4, ge=0, description="length of the noise added to each")
+    queries: int = Field(100, ge=1, description="questions")
+    batches: int = Field(3, ge=1, description="batches of --batch questions that are timed")
+    batch: int = Field(64, ge=2, description="questions per batch")
+    rounds: int = Field(1, ge=1, description="how often every question is timed alone")
+    k: int = Field(10, ge=1, description="results per question")
+    levels: str = Field("6,12", description="numbers of Panorama's levels; none: leave it out")
+    threads: int = Field(0, ge=0, description="threads of FAISS, torch and ours (default: as they come)")
+    seed: int = Field(0, description="seed of the draw and of the noise")
 
 
-def _queries(config: ExactConfig) -> Float32s:
-    texts = [question.text for question in load_hotpotqa(str(config.questions)).questions][: config.queries]
-    encoder = config.load_encoder()
-    vectors = encoder.encode_layers(texts, [encoder.depth], "query")[encoder.depth]
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+def noisy(vectors: Float32s, count: int, noise: float, seed: int) -> Float32s:
+    """`count` rows drawn from `vectors`, perturbed, unit length."""
+    draw = np.random.default_rng(seed)
+    made = np.empty((count, vectors.shape[1]), np.float32)
+    for start in range(0, count, 16384):
+        rows = vectors[draw.integers(0, len(vectors), min(16384, count - start))]
+        shift = draw.standard_normal(rows.shape, dtype=np.float32)
+        rows = rows + noise * shift / np.linalg.norm(shift, axis=1, keepdims=True)
+        made[start : start + len(rows)] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return made
 
 
-def _write_rows(config: ExactConfig, file: Path) -> None:
-    store = Store(config.index)
-    real = store.vectors(store.depth).rows(slice(0, None), store.width)
-    rng = np.random.default_rng(config.seed)
-    with file.open("wb") as stream:
-        stream.write(real[: config.rows].tobytes())
-        for start in range(len(real), config.rows, 65536):
-            drawn = real[rng.integers(len(real), size=min(65536, config.rows - start))]
-            drawn = drawn + rng.normal(0, NOISE / store.width**0.5, drawn.shape).astype(np.float32)
-            stream.write((drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32).tobytes())
-
-
-def _contenders(rows: Float32s, ours: ExactIndex) -> list[tuple[str, Contender]]:
-    faiss = faiss_module()
-    width = rows.shape[1]
-
-    def built(factory: str, vectors: Float32s) -> Any:
-        index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
-        for start in range(0, len(vectors), 65536):
-            index.add(np.ascontiguousarray(vectors[start : start + 65536]))
-        return index
-
-    def on_threads(index: Any, turn: Float32s | None = None) -> Contender:
-        def search(queries: Float32s) -> Any:
-            return index.search(queries if turn is None else queries @ turn, K)
-
-        return search
-
-    matrix = torch.from_numpy(rows)
-    rotation = ours.layout.rotation
-    panorama = f"FlatIPPanorama{max(1, width // 64)}"
-    return [
-        ("FAISS FlatIP", on_threads(built("Flat", rows))),
-        ("torch, matmul + topk", lambda queries: torch.topk(torch.from_numpy(queries) @ matrix.T, K)),
-        ("FAISS Panorama", on_threads(built(panorama, rows))),
-        ("FAISS Panorama, rotated", on_threads(built(panorama, rows @ rotation), rotation)),
-        ("rag_ese exact", lambda queries: ours.search(queries, K)),
-    ]
-
-
-def _timed(search: Contender, queries: Float32s) -> float:
-    """Milliseconds."""
-    started = time.perf_counter()
-    search(queries)
-    return 1000 * (time.perf_counter() - started)
-
-
-def _limits(console: Console, rows: Float32s) -> None:
-    matrix = torch.from_numpy(rows)
-    bandwidth = min(_timed(lambda _: matrix.sum(), rows) for _ in range(3))
-    one = torch.randn(2048, 2048)
-    gemm = min(_timed(lambda _: one @ one, rows) for _ in range(3))
-    console.print(
-        f"limits: {rows.nbytes / 1e6 / bandwidth:.1f} GB/s read by a sum over all vectors, so FlatIP cannot be below "
-        f"{bandwidth:.0f} ms; {2 * 2048**3 / 1e6 / gemm:.0f} GFLOP/s in float32 products"
+def contenders(config: ExactConfig, vectors: Float32s, ours: ExactIndex) -> Iterator[tuple[str, Search]]:
+    """Each with its index, which is freed before the next one is made."""
+    faiss, matrix = faiss_module(), torch.from_numpy(vectors)
+    kinds = {PLAIN: "Flat"}
+    for levels in filter(None, config.levels.replace("none", "").split(",")):
+        kinds[f"FAISS FlatIPPanorama, {levels} levels"] = f"FlatIPPanorama{levels}"
+    for name, kind in kinds.items():
+        index = faiss.index_factory(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+        index.add(vectors)
+        yield name, partial(by_faiss, index, config.k)
+        index.reset()
+    yield (
+        "torch matmul + topk",
+        lambda queries: torch.topk(torch.from_numpy(queries) @ matrix.T, config.k).indices.numpy(),
     )
+    yield "rag_ese exact", lambda queries: ours.search(queries, config.k)[1]
+
+
+def by_faiss(index: Any, k: int, queries: Float32s) -> Int64s:
+    """With the threads that suit a plain index; Panorama has them as they come."""
+    with threads_for(index, len(queries)) if type(index).__name__ == "IndexFlatIP" else nullcontext():
+        return index.search(queries, k)[1]  # type: ignore[no-any-return]
+
+
+def timed(search: Search, queries: list[Float32s]) -> list[float]:
+    seconds = []
+    for query in queries:
+        began = time.perf_counter()
+        search(query)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def bandwidth(vectors: Float32s) -> float:
+    """Bytes per second of adding up an array larger than the caches, the best of three."""
+    flat = torch.from_numpy(vectors).ravel()
+    return vectors.nbytes / min(timed(lambda _: flat.sum().numpy(), [vectors] * 3))
+
+
+def measure(config: ExactConfig) -> None:
+    if config.threads:
+        import numba
+
+        faiss_module().omp_set_num_threads(config.threads)
+        torch.set_num_threads(config.threads)
+        numba.set_num_threads(config.threads)
+    store, encoder = Store(config.index), config.load_encoder()
+    store.check_model(encoder.name, encoder.revision)
+    layer = max(store.manifest.plan.layers)
+    asked = [question.text for question in config.load(lambda text: None).questions[: config.queries]]
+    queries = encoder.begin(asked).at(Size(layer, store.width)).astype(np.float32)
+    stored = store.vectors(layer).rows(slice(None), store.width)
+    vectors = noisy(stored, config.count, config.noise, config.seed) if config.count else stored
+    began = time.perf_counter()
+    ours = ExactIndex.build(vectors)
+    built = time.perf_counter() - began
+    expected = [best(products(vectors, query), config.k) for query in queries]
+    draw = np.random.default_rng(config.seed)
+    batches = [queries[draw.permutation(len(queries))[: config.batch]] for _ in range(config.batches)]
+    batches = [np.resize(batch, (config.batch, batch.shape[1])) for batch in batches]
+    alone: dict[str, list[float]] = {}
+    together: dict[str, list[float]] = {}
+    agreed = {}
+    for name, search in contenders(config, vectors, ours):
+        rows = [search(query[None])[0] for query in queries]
+        agreed[name] = sum(np.array_equal(row, want.rows) for row, want in zip(rows, expected, strict=True))
+        alone[name] = timed(search, [query[None] for query in queries] * config.rounds)
+        search(batches[0])
+        together[name] = timed(search, batches)
+    console = Console(width=120, highlight=False)
+    table = Table("", "one: p50 ms", "p99 ms", "ratio", f"{config.batch}: p50 ms", "worst ms", "ratio", "same rows")
+    for name in agreed:
+        one, many = np.array(alone[name]) * 1e3, np.array(together[name]) * 1e3
+        ratios = [float(np.median(t[PLAIN]) / np.median(t[name])) for t in (alone, together)]
+        cells = [f"{np.median(one):.2f}", f"{np.quantile(one, 0.99):.2f}", f"{ratios[0]:.1f}"]
+        cells += [f"{np.median(many):.1f}", f"{many.max():.1f}", f"{ratios[1]:.1f}"]
+        table.add_row(name, *cells, f"{agreed[name]} of {len(queries)}")
+    console.print(table)
+    scores, rows, touched = ours.search(queries, config.k)
+    single = [ours.search(query[None], config.k) for query in queries]
+    same = [
+        all(np.array_equal(r, w.rows) and s.tobytes() == w.scores.tobytes() for r, s in ((r1, s1), (r2[0], s2[0])))
+        for r1, s1, (s2, r2, _), w in zip(rows, scores, single, expected, strict=True)
+    ]
+    console.print(f"ours equals brute force bit by bit, alone and together: {sum(same)} of {len(queries)} queries")
+    console.print(f"one at a time: {sum((each[2] for each in single[1:]), single[0][2])}")
+    console.print(f"together: {touched}")
+    rate = bandwidth(vectors)
+    console.print(
+        f"{len(vectors)} x {vectors.shape[1]}; memory {rate / 1e9:.1f} GB/s, so a full scan takes at least "
+        f"{vectors.nbytes / rate * 1e3:.1f} ms and the sketch {ours.layout.sketch.nbytes / rate * 1e3:.1f} ms; built "
+        f"in {built:.0f} s, {ours.layout.nbytes / vectors.nbytes:.0%} beside the vectors"
+    )
+    console.print(f"{hardware()['cpu']}, {hardware()['threads']} threads; {versions()}")
 
 
 if __name__ == "__main__":
-    run("benchmarks/exact_search.py", {"": Command(ExactConfig, main, "certified exact search, measured")})
+    run("benchmarks/exact_search", {"": Command(ExactConfig, measure, "certified exact search against FAISS")})

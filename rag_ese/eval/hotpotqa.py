@@ -26,7 +26,7 @@ from rag_ese.indexing import automatic_store, completed, sizes_of
 from rag_ese.pipeline import Pipeline
 from rag_ese.progress import progress_bar
 from rag_ese.retriever import Funnel, FunnelSearcher, SearchPlan
-from rag_ese.retriever.exact import ExactSearcher
+from rag_ese.retriever.exact_searcher import ExactSearcher
 from rag_ese.types import Answer, Question, Ranking, Size
 
 
@@ -64,7 +64,7 @@ def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
     results = [_measure(config, row, store, questions, generator) for row in rows]
     for searcher in (row.searcher for row in rows):
         if isinstance(searcher, ExactSearcher) and searcher.touched:
-            note(f"{searcher.name}: {searcher.touched}")
+            note(f"{searcher.name} read per question: {searcher.touched}")
     reference = str(max(sizes))
     compare(results, reference, config.resamples, config.seed)
     return Results(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from rag_ese.index import Store
 from rag_ese.retriever import BM25Searcher, Funnel, FunnelSearcher, HybridSearcher, Searcher
-from rag_ese.retriever.exact import ExactSearcher
+from rag_ese.retriever.exact_searcher import ExactSearcher
 from rag_ese.retriever.searchers import QueryEncoder
 from rag_ese.types import Size
 
@@ -44,7 +44,7 @@ def systems(
     if exact:
         certified = ExactSearcher(store, encoder, max(sizes), depth)
         gathered = store.vector_bytes(max(sizes).layers)
-        yield System(certified.name, certified, "exact", certified.index.layout.bytes, gathered, max(sizes))
+        yield System(certified.name, certified, "exact", certified.index.layout.nbytes, gathered, max(sizes))
     for funnel in dict.fromkeys(funnels):
         first, last = funnel.stages[0].size, funnel.stages[-1].size
         vectors = sum(store.vector_bytes(layer) for layer in {stage.size.layers for stage in funnel.stages[1:]})

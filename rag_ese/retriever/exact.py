@@ -1,220 +1,243 @@
-"""Certified exact search: the k best rows by full-width inner product, proven, at a fraction of the bytes.
+"""Certified exact search: the result of comparing a query with every vector in full, from a fraction of the bytes.
 
-Rows are looked at in a few rounds. In each, the codes up to the first cut give every row an upper bound
-(`exact_layout`); rows whose bound does not reach the k-th best score found so far are out for good, the others are
-read up to the next cut, and what is left is scored exactly, on the stored vectors themselves. No row is left out
-without a proof, so the result is that of brute force with the same scoring function, ties in order of row included.
+A row is put aside only when an upper bound of its score (`rag_ese.retriever.exact_bounds`) lies under k lower bounds of
+other rows. Bounds come from ever more bits: 4 bits of the first segment for all rows, 8 bits of one segment after the
+other for those that remain, and the vectors themselves for the handful that is left. Those are scored by `products`,
+as a re-ranking stage would; equal scores are in order of row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
-from threading import Lock
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from rag_ese.errors import ConfigError, DataError
-from rag_ese.index.store import Store
-from rag_ese.index.vectors import VectorFile
-from rag_ese.retriever.exact_layout import CodedQuery, Layout
-from rag_ese.retriever.searchers import QueryEncoder, products
-from rag_ese.types import Float32s, Int64s, Ranking, Size
+from rag_ese.errors import ConfigError, DataError, MissingExtraError
+from rag_ese.index.lexical import best
+from rag_ese.retriever.exact_batch import Sifted, sift
+from rag_ese.retriever.exact_bounds import QueryBounds, bounds_of
+from rag_ese.retriever.exact_layout import ArrayRows, Layout, Rows, build_layout
+from rag_ese.retriever.searchers import products
+from rag_ese.types import Float32s, Int64s, Ranking
 
-WIDTHS = (64, 128, 256)
-_FIRST = 4096  # rows of the first round at most, from which the first threshold comes
-_SHARED = 1 << 14  # rows from which on a round of one query is shared between threads
-_BLOCK = 4096  # rows that are decoded together for a batch of queries: they fit a core's cache
-_BATCH = 8  # from this many queries on, the codes are multiplied with all of them at once
+WIDTHS = (256, 512)
+_VECTORS = "vectors.npy"
+_GATHER = 16384  # vectors that are read at once when many must be scored
+_FEW, _TOGETHER = 8, 64  # from so many queries on they go together; at most so many at once
+_PER_THREAD = 200_000  # comparisons that make up for waking a thread
+_SHORTEST, _LONGEST = 1e-12, 1e12  # lengths of queries for which float32 has room; beyond, everything is scored
 
 
 @dataclass(frozen=True)
 class Touched:
-    """How many rows were looked at, summed over the queries: at each width of the layout, and in full."""
+    """What a search read, summed over its queries: rows at each width, of `rows` rows stored."""
 
     queries: int
     rows: int
-    at: dict[int, int]
-    in_full: int
+    cuts: tuple[int, ...]
+    sketched: int
+    coded: tuple[int, ...]
+    scored: int
+
+    @property
+    def dimensions(self) -> int:
+        """Coordinates read, of any precision."""
+        widths = np.diff((0, *self.cuts))
+        return int(self.sketched * self.cuts[0] + np.dot(self.coded, widths) + self.scored * self.cuts[-1])
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of codes and vectors read: half a byte, one byte and four bytes per dimension."""
+        coded = int(np.dot(self.coded, np.diff((0, *self.cuts))))
+        return self.sketched * -(-self.cuts[0] // 2) + coded + 4 * self.scored * self.cuts[-1]
+
+    @property
+    def share(self) -> float:
+        """Bytes read, as a share of all vectors in float32."""
+        return self.bytes / max(1, 4 * self.queries * self.rows * self.cuts[-1])
+
+    def __add__(self, other: Touched) -> Touched:
+        coded = tuple(a + b for a, b in zip(self.coded, other.coded, strict=True))
+        sketched, scored = self.sketched + other.sketched, self.scored + other.scored
+        return Touched(self.queries + other.queries, self.rows, self.cuts, sketched, coded, scored)
 
     def __str__(self) -> str:
-        share = 100 / max(1, self.queries * self.rows)
-        parts = [f"{count * share:.3g}% to {width}" for width, count in self.at.items()]
-        asked = f"{self.queries} queries" if self.queries != 1 else "a query"
-        return (
-            f"{asked} read, of {self.rows:,} rows, {', '.join(parts)} dimensions, {self.in_full * share:.3g}% in full"
-        )
+        each = max(1, self.queries)
+        steps = [f"{self.sketched / each:.0f} rows at 4 bits x {self.cuts[0]}"] if self.sketched else []
+        steps += [f"{n / each:.0f} rows at 8 bits to {cut}" for n, cut in zip(self.coded, self.cuts, strict=True)]
+        return f"{', '.join(steps)}, {self.scored / each:.0f} in full, of {self.rows}: {self.share:.1%} of the bytes"
 
 
 class ExactIndex:
-    """Exact top-k over N vectors of width d that stay where they are (memory-mapped), by codes held in memory."""
+    """Exact top-k by inner product over N vectors of width d."""
 
-    def __init__(self, vectors: VectorFile, dim: int | None = None, widths: Sequence[int] = WIDTHS) -> None:
-        self.vectors, self.dim = vectors, dim or vectors.width
-        cuts = tuple(width for width in widths if width < self.dim) or (self.dim,)
-        self.layout = Layout.build(
-            lambda start, stop: vectors.rows(slice(start, stop), self.dim), len(vectors), self.dim, cuts
-        )
+    def __init__(self, layout: Layout, vectors: Rows) -> None:
+        if (layout.count, layout.cuts[-1]) != (len(vectors), vectors.width):
+            raise DataError(
+                f"the index was built from {layout.count} vectors of width {layout.cuts[-1]}, but these are "
+                f"{len(vectors)} of width {vectors.width}: build it again"
+            )
+        self.layout, self.vectors = layout, vectors
+
+    @classmethod
+    def build(
+        cls,
+        vectors: Float32s | Rows,
+        widths: Sequence[int] = WIDTHS,
+        rotate: bool = True,
+        folder: Path | None = None,
+    ) -> ExactIndex:
+        """Builds from `vectors` (N x d, float32) piece by piece; with `folder`, straight into files there."""
+        rows = ArrayRows(vectors) if isinstance(vectors, np.ndarray) else vectors
+        return cls(build_layout(rows, widths, rotate, folder), rows)
+
+    def save(self, folder: Path) -> None:
+        """Writes the index and, where they are an array, the vectors."""
+        if isinstance(self.vectors, ArrayRows):
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(folder / _VECTORS, self.vectors.rows(slice(None), self.vectors.width), allow_pickle=False)
+        self.layout.save(folder)
+
+    @classmethod
+    def open(cls, folder: Path, vectors: Rows | None = None) -> ExactIndex:
+        """Opens what `save` or `build` wrote, memory-mapped; `vectors` where they are kept elsewhere."""
+        layout = Layout.open(folder)
+        if vectors is None:
+            if not (folder / _VECTORS).exists():
+                raise DataError(f"{folder} holds no {_VECTORS}: name the vectors that it was built from")
+            vectors = ArrayRows(np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False))
+        return cls(layout, vectors)
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return self.layout.count
 
-    def search(self, queries: Float32s, k: int) -> tuple[list[Ranking], Touched]:
-        """The min(k, N) best rows for each query (Q x d), best first, equal scores in order of row.
-
-        Raises ConfigError for k below 1 and for another width, DataError for a query that is not finite.
-        """
-        self._check(queries, k)
-        searches = [_Search(self, np.ascontiguousarray(query, np.float32), min(k, len(self))) for query in queries]
-        if len(self) and searches:
-            for start, stop in self._rounds(k):
-                if len(searches) < _BATCH:
-                    for each in searches:
-                        self._round(each, start, stop)
-                else:
-                    self._round_together(searches, start, stop)
-        at = {int(cut): sum(int(each.looked_at[i]) for each in searches) for i, cut in enumerate(self.layout.cuts)}
-        touched = Touched(len(searches), len(self), at, sum(each.in_full for each in searches))
-        return [each.ranking for each in searches], touched
-
-    def _check(self, queries: Float32s, k: int) -> None:
+    def search(self, queries: Float32s, k: int) -> tuple[Float32s, Int64s, Touched]:
+        """The `k` best rows of every query (Q x d, finite): scores and rows, Q x min(k, N), best first."""
+        dim, count = self.layout.cuts[-1], len(self)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
         if k < 1:
-            raise ConfigError(f"cannot search for {k} passages: ask for at least 1")
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise ConfigError(f"queries of shape {queries.shape} do not fit vectors of {self.dim} dimensions")
-        if bad := np.flatnonzero(~np.isfinite(queries).all(axis=1)).tolist():
-            raise DataError(f"query {bad[0]} has a value that is not finite ({len(bad)} in all): encode it in float32")
+            raise ConfigError(f"the best {k} rows were asked for: ask for at least 1")
+        if queries.ndim != 2 or queries.shape[1] != dim:
+            raise ConfigError(f"queries of shape {queries.shape} do not fit vectors of width {dim}: give Q x {dim}")
+        if not np.isfinite(queries).all():
+            row = int(np.flatnonzero(~np.isfinite(queries).all(axis=1))[0])
+            raise DataError(f"query {row} of {len(queries)} holds NaN or infinity: encode it again, in float32")
+        k = min(k, count)
+        scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        touched = Touched(0, count, self.layout.cuts, 0, (0,) * len(self.layout.cuts), 0)
+        kernels = _kernels()
+        for start in range(0, len(queries) if k else 0, _TOGETHER):
+            piece = queries[start : start + _TOGETHER]
+            with kernels.threads(count * len(piece) // _PER_THREAD):
+                for at, (found, seen) in enumerate(self._together(kernels, piece, k), start):
+                    scores[at], rows[at] = found.scores, found.rows
+                    touched += seen
+        return scores, rows, touched
 
-    def _rounds(self, k: int) -> list[tuple[int, int]]:
-        """A small round for a first threshold, a larger one for a good one, and the rest."""
-        first = min(len(self), max(_FIRST, 4 * k))
-        ends = [first, min(len(self), 16 * first), len(self)]
-        starts = [0, *ends[:-1]]
-        return [(start, stop) for start, stop in zip(starts, ends, strict=True) if start < stop]
+    def _together(self, kernels: Any, queries: Float32s, k: int) -> Iterator[tuple[Ranking, Touched]]:
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+        usual = (lengths > _SHORTEST) & (lengths < _LONGEST)
+        sifted: list[Sifted | None] = [None] * len(queries)
+        if len(queries) >= _FEW and usual.all():
+            sifted = sift(kernels, self.layout, queries, k)
+        for query, length, rest in zip(queries, lengths.tolist(), sifted, strict=True):
+            if rest is not None:
+                touched = Touched(1, len(self), self.layout.cuts, 0, rest.coded, len(rest.rows))
+                yield self._score(query, rest.rows, k), touched
+            else:
+                yield self._one(kernels, query, length, k)
 
-    def _round(self, search: _Search, start: int, stop: int) -> None:
-        """One query over rows start to stop, which the threads share."""
-        edges = np.linspace(start, stop, (self._threads if stop - start > _SHARED else 1) + 1).astype(int).tolist()
-        spans = list(pairwise(edges))
-        parts = [search.sift(*spans[0])] if len(spans) == 1 else list(self._pool.map(lambda s: search.sift(*s), spans))
-        search.take(*(np.concatenate(pieces) for pieces in zip(*parts, strict=True)))
+    def _one(self, kernels: Any, query: Float32s, length: float, k: int) -> tuple[Ranking, Touched]:
+        nothing = (0,) * len(self.layout.cuts)
+        if not _SHORTEST < length < _LONGEST:
+            rows = np.arange(len(self) if length else k)  # a zero query scores 0 everywhere: the first rows win
+            touched = Touched(1, len(self), self.layout.cuts, 0, nothing, len(rows))
+            return self._score(query, rows, k), touched
+        bounds = bounds_of(self.layout, query)
+        upper, peaks = self._scan(kernels, bounds)
+        threshold, seeded = self._seed(kernels, bounds, upper, peaks, k)
+        rows = np.flatnonzero(upper >= threshold)
+        lower, limits, depth = self._refine(kernels, bounds, rows, threshold)
+        if len(rows) > k:
+            threshold = max(threshold, _kth(lower, k))
+        candidates = rows[limits >= threshold]
+        read = np.bincount(depth, minlength=len(self.layout.cuts) + 1)[1:]
+        coded = np.cumsum(read[::-1])[::-1] + seeded
+        touched = Touched(1, len(self), self.layout.cuts, len(self), tuple(coded.tolist()), len(candidates))
+        return self._score(query, candidates, k), touched
 
-    def _round_together(self, searches: list[_Search], start: int, stop: int) -> None:
-        """Many queries: blocks of codes are decoded once, up to the last cut, and multiplied with all queries."""
-        from rag_ese.retriever.exact_kernels import decode, keep_above
-
-        layout = self.layout
-        coordinates = np.stack([search.coded.coordinates for search in searches])
-        limits = [search.limits()[-1] for search in searches]
-
-        def block(at: int) -> list[tuple[Int64s, Float32s]]:
-            size = min(_BLOCK, stop - at)
-            decoded = np.empty((size, coordinates.shape[1]), np.float32)
-            decode(layout.codes[at : at + size], decoded)
-            table = coordinates @ decoded.T
-            tails = np.ascontiguousarray(layout.tails[at : at + size, -1])
-            rows, bounds = np.empty(size, np.int64), np.empty(size, np.float32)
-            found = []
-            for number, search in enumerate(searches):
-                count = keep_above(table[number], tails, search.coded.tails[-1], limits[number], rows, bounds)
-                found.append((rows[:count] + at, bounds[:count].copy()))
-            return found
-
-        with threadpool_limits(1, "blas"):  # the blocks are what runs in parallel
-            blocks = list(self._pool.map(block, range(start, stop, _BLOCK)))
-        for search in searches:
-            search.looked_at += stop - start
-        merged = [[np.concatenate(pieces) for pieces in zip(*each, strict=True)] for each in zip(*blocks, strict=True)]
-        list(self._pool.map(lambda pair: pair[0].take(*pair[1]), zip(searches, merged, strict=True)))
-
-    @cached_property
-    def _threads(self) -> int:
-        from rag_ese.index.kinds import faiss_module
-
-        return int(faiss_module().omp_get_max_threads())
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="exact")
-
-
-class _Search:
-    """One query: what it has found so far, and the score that a row must reach."""
-
-    def __init__(self, index: ExactIndex, query: Float32s, k: int) -> None:
-        self.index, self.query, self.k = index, query, k
-        self.coded = CodedQuery.of(index.layout, query)
-        self.ranking = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
-        self.looked_at = np.zeros(len(index.layout.cuts), np.int64)
-        self.in_full = 0
-        self._lock = Lock()
-
-    def limits(self) -> Float32s:
-        """What a row's bound must reach at each cut: the k-th best exact score so far, less what the bound may miss."""
-        if len(self.ranking.rows) < self.k:
-            return np.full(len(self.looked_at), -np.inf, np.float32)
-        exact = float(self.ranking.scores[-1]) - self.coded.slack
-        return np.nextafter(exact.astype(np.float32), np.float32(-np.inf))
-
-    def sift(self, start: int, stop: int) -> tuple[Int64s, Float32s]:
-        """Of the rows start to stop those that no cut rules out, and their last bounds."""
-        from rag_ese.retriever.exact_kernels import sift
-
-        layout, coded = self.index.layout, self.coded
-        rows, bounds = np.empty(stop - start, np.int64), np.empty(stop - start, np.float32)
-        looked_at = np.zeros(len(layout.cuts), np.int64)
-        count = sift(
-            layout.codes[start:stop],
-            layout.tails[start:stop],
-            layout.cuts,
-            coded.coordinates,
-            coded.tails,
-            self.limits(),
-            rows,
-            bounds,
-            looked_at,
+    def _scan(self, kernels: Any, bounds: QueryBounds) -> tuple[Float32s, Float32s]:
+        """Upper bounds of all rows (N) and the highest of each block."""
+        layout, f = self.layout, np.float32
+        upper, peaks = np.empty(len(self), f), np.empty(len(layout.sketch), f)
+        kernels.scan(
+            layout.sketch,
+            bounds.sketch_weights,
+            f(bounds.sketch_scale),
+            f(bounds.sketch_base),
+            f(bounds.head_norm),
+            layout.sketch_error,
+            bounds.tail_norms[0],
+            layout.tails[0],
+            upper,
+            peaks,
         )
-        with self._lock:
-            self.looked_at += looked_at
-        return rows[:count] + start, bounds[:count]
+        return upper, peaks
 
-    def take(self, rows: Int64s, bounds: Float32s) -> None:
-        """Scores the rows that no cut ruled out, the most promising first: they raise the limit for the others."""
-        order = np.argsort(-bounds, kind="stable")
-        rows, bounds = rows[order], bounds[order]
-        step = max(2 * self.k, 32)
-        while len(rows):
-            reach = int(np.searchsorted(-bounds, -self.limits()[-1], side="right"))
-            rows, bounds = rows[:reach], bounds[:reach]
-            self._score(rows[:step])
-            rows, bounds, step = rows[step:], bounds[step:], 4 * step
+    def _seed(self, kernels: Any, bounds: QueryBounds, upper: Float32s, peaks: Float32s, k: int) -> tuple[float, int]:
+        """A score that k rows are known to reach: the k-th lower bound among the most promising rows of blocks."""
+        blocks = len(peaks)
+        wanted = min(blocks, max(64, 4 * k))
+        if wanted < k:
+            return -np.inf, 0
+        chosen = np.argpartition(-peaks, wanted - 1)[:wanted]
+        starts = chosen * 64
+        rows = np.array([start + int(np.argmax(upper[start : start + 64])) for start in starts.tolist()])
+        lower, _, _ = self._refine(kernels, bounds, rows, -np.inf)
+        return _kth(lower, k), len(rows)
 
-    def _score(self, rows: Int64s) -> None:
-        """Exact scores of `rows`, merged into the ranking."""
-        rows = np.sort(rows)
-        self.in_full += len(rows)
-        scores = products(self.index.vectors.rows(rows, self.index.dim), self.query)
-        rows = np.concatenate([self.ranking.rows, rows])
-        scores = np.concatenate([self.ranking.scores, scores])
-        order = np.lexsort((rows, -scores))[: self.k]
-        self.ranking = Ranking(rows[order], scores[order])
+    def _refine(
+        self, kernels: Any, bounds: QueryBounds, rows: Int64s, threshold: float
+    ) -> tuple[Float32s, Float32s, Any]:
+        layout, f = self.layout, np.float32
+        lower, upper, depth = np.empty(len(rows), f), np.empty(len(rows), f), np.empty(len(rows), np.int64)
+        kernels.refine(
+            rows,
+            layout.codes,
+            np.array(layout.cuts),
+            bounds.weights,
+            f(bounds.base),
+            f(bounds.epsilon),
+            f(bounds.norm),
+            layout.code_error,
+            bounds.tail_norms,
+            layout.tails,
+            f(threshold),
+            lower,
+            upper,
+            depth,
+        )
+        return lower, upper, depth
+
+    def _score(self, query: Float32s, rows: Int64s, k: int) -> Ranking:
+        """The best `k` of `rows` (ascending) by the vectors themselves."""
+        parts = [rows[start : start + _GATHER] for start in range(0, len(rows), _GATHER)]
+        scores = np.concatenate([products(self.vectors.rows(part, self.vectors.width), query) for part in parts])
+        chosen = best(scores, k)
+        return Ranking(rows[chosen.rows], chosen.scores)
 
 
-class ExactSearcher:
-    """The exact ranking at one size of a store, without reading all of it; a `Searcher`."""
+def _kth(lower: Float32s, k: int) -> float:
+    """The k-th highest of `lower`."""
+    return float(np.partition(lower, -k)[-k]) if len(lower) >= k else -np.inf
 
-    def __init__(self, store: Store, encoder: QueryEncoder, size: Size, keep: int) -> None:
-        store.check_model(encoder.name, encoder.revision)
-        self.name, self.keep = f"{size} exact", keep
-        self.index = ExactIndex(store.vectors(size.layers), size.dim)
-        self.touched: Touched | None = None
-        self._encoder, self._size = encoder, size
 
-    def search(self, queries: Sequence[str]) -> list[Ranking]:
-        """As every searcher; `touched` then says how little was looked at."""
-        rankings, self.touched = self.index.search(self._encoder.begin(queries).at(self._size), self.keep)
-        return rankings
+def _kernels() -> Any:
+    try:
+        from rag_ese.retriever import exact_kernels
+    except ImportError as error:
+        raise MissingExtraError("cpu", "certified exact search") from error
+    return exact_kernels

@@ -265,3 +265,14 @@ def test_a_plan_is_made_and_checked(there: Path, run_main: Main) -> None:
     (there / "other.json").write_text(json.dumps(plan))
     code, _, said = run_main("eval", *OPTIONS, *rest[:4], "--out", "refused", "--plan", "other.json")
     assert code == 2 and "the plan was made for the index bundled" in said and not (there / "refused").exists()
+
+
+def test_exact_search_is_a_row_of_its_own(there: Path, run_main: Main) -> None:
+    options = [*OPTIONS, "--exact", "--generator", "none", "--latency-queries", "0"]
+    code, _, _ = run_main("eval", *options, "--out", "exact")
+    metrics = json.loads((there / "exact" / "metrics.json").read_text())
+    assert code == 0 and [system["name"] for system in metrics["systems"]][:3] == ["L2-d64", "L6-d768", "L6-d768 exact"]
+    rows = metrics["per_question"]
+    assert rows["L6-d768 exact"] == rows["L6-d768"]
+    note = next(note for note in metrics["notes"] if "L6-d768 exact read per question" in note)
+    assert f"of {metrics['pool']['passages']}: " in note and "rows at 8 bits to 256" in note
