@@ -131,7 +131,7 @@ class ExactIndex:
         kernels = _kernels()
         for start in range(0, len(queries) if k else 0, _TOGETHER):
             piece = queries[start : start + _TOGETHER]
-            with kernels.threads(count * len(piece) // _PER_THREAD):
+            with kernels.threads(count * min(4, len(piece)) // _PER_THREAD):
                 for at, (found, seen) in enumerate(self._together(kernels, piece, k), start):
                     scores[at], rows[at] = found.scores, found.rows
                     touched += seen
