@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+
+TEXTS = ["a bridge", "a novel", "a painter"]
+METADATA: list[dict[str, Any]] = [{"source": "wiki", "page": 3}, {}, {"tags": ["x", None, True], "deep": {"a": 1.5}}]
 
 
 class HashEmbeddings(Embeddings):
@@ -101,3 +107,43 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
         return importlib.import_module(f"langchain_{name}")
 
     return load
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Writes index.faiss and index.pkl as FAISS.save_local does: a pickled (docstore, {row: id}) beside the index."""
+    module = types.ModuleType("langchain_community.docstore.in_memory")
+
+    class InMemoryDocstore:
+        def __init__(self, documents: dict[str, Document]) -> None:
+            self._dict = documents
+
+    InMemoryDocstore.__module__ = module.__name__
+    InMemoryDocstore.__qualname__ = "InMemoryDocstore"
+    module.InMemoryDocstore = InMemoryDocstore  # type: ignore[attr-defined]
+    for name in ("langchain_community", "langchain_community.docstore"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    import faiss
+
+    def to_disk(
+        index: Any,
+        vectors: Any,
+        metadata: Any = METADATA,
+        ids: Any = None,
+        protocol: int = pickle.DEFAULT_PROTOCOL,
+        pickled: bytes | None = None,
+    ) -> Path:
+        index.add(np.asarray(vectors, np.float32))
+        faiss.write_index(index, str(tmp_path / "index.faiss"))
+        documents = {
+            f"id{row}": Document(text, metadata=each, id=f"id{row}" if row else None)
+            for row, (text, each) in enumerate(zip(TEXTS, metadata, strict=True))
+        }
+        rows = {row: f"id{row}" for row in range(3)} if ids is None else ids
+        content = pickled or pickle.dumps((InMemoryDocstore(documents), rows), protocol)
+        (tmp_path / "index.pkl").write_bytes(content)
+        return tmp_path
+
+    return to_disk

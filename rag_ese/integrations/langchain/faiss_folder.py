@@ -45,6 +45,10 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] in _PACKAGES and name in _KNOWN:
             return _KNOWN[name]
+        if (
+            module in ("builtins", "__builtin__") and name == "set"
+        ):  # so old protocols write the set of a model's fields
+            return set
         raise DataError(
             f"the pickle asks for {module}.{name}: only documents with plain metadata (strings, numbers, true, false, "
             "None, lists, dictionaries, sets) can be read safely; drop those metadata and save it again, or embed the "
