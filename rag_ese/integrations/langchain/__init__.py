@@ -7,7 +7,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("langchain", "the LangChain integration") from error
 
-from rag_ese.integrations.langchain.answering import answering
+from rag_ese.integrations.langchain.chain_step import answering
 from rag_ese.integrations.langchain.embeddings import EseEmbeddings
 from rag_ese.integrations.langchain.faiss_folder import from_faiss
 from rag_ese.integrations.langchain.retriever import EseRetriever
