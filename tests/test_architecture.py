@@ -31,6 +31,9 @@ BESIDE = {("types", "errors")}
 COMMANDS = {("index", "indexing"), ("index", "encoder")}
 """What only the __main__ of a package may use: a command stands above all layers."""
 
+READS_PICKLE = {("rag_ese.integrations.langchain.faiss_folder", "Unpickler")}
+"""The one reader of pickles: it maps two known classes to records without behaviour and refuses all others."""
+
 FILES = sorted(ROOT.rglob("*.py"))
 LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}
 
@@ -92,11 +95,13 @@ def test_there_are_no_cycles() -> None:
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        (["rag_ese"], ["torch", "faiss", "vllm", "transformers", "bm25s", "datasets"]),
+        (["rag_ese", "rag_ese.integrations"], ["torch", "faiss", "vllm", "transformers", "bm25s", "datasets"]),
+        (["rag_ese", "rag_ese.integrations"], ["langchain_core"]),
+        (["rag_ese.integrations.langchain"], ["torch", "faiss", "transformers", "langchain", "langchain_community"]),
         (["rag_ese.index", "rag_ese.retriever", "rag_ese.cli", "rag_ese.data.config"], ["torch", "transformers"]),
         (["rag_ese.generator", "rag_ese.pipeline"], ["torch", "transformers", "vllm", "openai"]),
     ],
-    ids=["package", "index", "generator"],
+    ids=["package", "package-langchain", "langchain", "index", "generator"],
 )
 def test_what_importing_does_not_load(modules: list[str], absent: list[str]) -> None:
     program = f"import sys, {', '.join(modules)}; print(*sorted({{*sys.modules}} & {{*{absent}}}))"
@@ -110,7 +115,8 @@ def test_what_is_never_done(file: Path) -> None:
     assert not {"dill", "joblib", "cloudpickle", "marshal", "shelve"} & {*imports(file)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle":
-            assert node.attr.endswith("Error"), f"pickle.{node.attr} in line {node.lineno}"
+            allowed = node.attr.endswith("Error") or (name_of(file), node.attr) in READS_PICKLE
+            assert allowed, f"pickle.{node.attr} in line {node.lineno}"
         if isinstance(node, ast.Call):
             assert not (isinstance(node.func, ast.Name) and node.func.id == "print"), f"print in line {node.lineno}"
             for keyword in node.keywords:

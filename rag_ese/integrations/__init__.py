@@ -1,0 +1,1 @@
+"""Adapters to other projects. Each needs an extra of its own and is imported by its full name."""
