@@ -118,8 +118,8 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=128,  # heads of 64: vLLM's attention on the CPU takes no smaller ones than 32
+        intermediate_size=256,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=512,
