@@ -29,7 +29,7 @@ class EvalConfig(DataConfig, EncoderConfig, StoreConfig):
     controls: str = Field("", description="add rows of rotated vectors: pca (fitted on the pool), random or both")
     index: str = Field("", description="an index folder (default: one is built in indexes/ and found again)")
     generator: str = Field("auto", description="auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL")
-    prompt: str = Field("hotpotqa-v1", description="prompt file for language models: a bundled name or a path")
+    prompt: str = Field("hotpotqa-v2", description="prompt file for language models: a bundled name or a path")
     top_k: int = Field(10, ge=1, description="passages that the generator reads")
     depth: int = Field(100, ge=1, description="passages that are retrieved per question")
     limit: int | None = Field(None, ge=1, description="number of questions, a seeded sample (the pool stays whole)")

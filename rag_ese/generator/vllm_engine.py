@@ -118,12 +118,12 @@ class VLLMGenerator(Generator):
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a running engine raises: vLLM's own error for a dead one is no RuntimeError."""
+    """What a running engine raises; newer versions have a tree of errors of their own."""
     try:
-        from vllm.v1.engine.exceptions import EngineDeadError
+        from vllm.exceptions import VLLMError
     except ImportError:
         return RuntimeError, ValueError
-    return RuntimeError, ValueError, EngineDeadError
+    return RuntimeError, ValueError, VLLMError
 
 
 def _visible_gpus() -> int:

@@ -35,7 +35,7 @@ def prompts() -> list[Prompt]:
     from rag_ese.types import Passage
 
     passages = [Passage(f"River {n}", (f"The river {n} flows. ", "It is long. ") * n) for n in range(1, 5)]
-    return [Prompt(f"Which river is number {n}?" * (n % 3 + 1), tuple(passages[: n % 5])) for n in range(9)]
+    return [Prompt(f"Which river is number {n}?" * (n % 3 + 1), tuple(passages[: n % 3])) for n in range(9)]
 
 
 @pytest.fixture(scope="module")
