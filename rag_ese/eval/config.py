@@ -26,9 +26,17 @@ class EvalConfig(DataConfig, EncoderConfig, StoreConfig):
     hybrid: bool = Field(False, description="add a dense + BM25 hybrid of every size (the largest always has one)")
     hybrid_weight: float = Field(HYBRID_WEIGHT, ge=0, description="BM25's share in a hybrid")
     exact: bool = Field(False, description="add the certified exact search of the largest size, and what it looks at")
+    hops: int = Field(1, ge=1, le=2, description="2: beside each row one whose second search is led by the first")
+    closed_book: bool = Field(False, description="add the floor: answers without any passage")
+    oracle: bool = Field(False, description="add the ceiling: answers from exactly the gold passages")
     controls: str = Field("", description="add rows of rotated vectors: pca (fitted on the pool), random or both")
     index: str = Field("", description="an index folder (default: one is built in indexes/ and found again)")
     generator: str = Field("auto", description="auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL")
+    llm_options: str = Field(
+        "", description="options of a language model's backend, such as 'max_tokens=32,concurrency=16,dtype=float32'"
+    )
+    price_in: float = Field(0, ge=0, description="price of a million tokens in, for the report")
+    price_out: float = Field(0, ge=0, description="price of a million tokens out")
     prompt: str = Field("hotpotqa-v2", description="prompt file for language models: a bundled name or a path")
     top_k: int = Field(10, ge=1, description="passages that the generator reads")
     depth: int = Field(100, ge=1, description="passages that are retrieved per question")

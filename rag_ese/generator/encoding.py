@@ -22,7 +22,7 @@ def load_tokenizer(model: str) -> Any:
 
 
 def encode(tokenizer: Any, template: PromptTemplate, prompt: Prompt) -> list[int]:
-    """Token ids through the tokenizer's chat template where it has one, else of the plain text with its special tokens."""
+    """Token ids through the tokenizer's chat template where it has one, else of the plain text."""
     if not getattr(tokenizer, "chat_template", None):
         return list(tokenizer(template.plain_text(prompt))["input_ids"])
     text = tokenizer.apply_chat_template(template.messages(prompt), tokenize=False, add_generation_prompt=True)

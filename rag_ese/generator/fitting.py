@@ -13,7 +13,9 @@ from rag_ese.types import Passage
 
 Fitted = tuple[int, Prompt, dict[str, int]]
 """(position, prompt that fits, what was left out)"""
-_OVER_CONTEXT = re.compile(r"context[ _](?:length|size|window)|maximum (?:context|model|sequence) length", re.IGNORECASE)
+_OVER_CONTEXT = re.compile(
+    r"context[ _](?:length|size|window)|maximum (?:context|model|sequence) length", re.IGNORECASE
+)
 
 
 def fit_all(

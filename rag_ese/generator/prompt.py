@@ -54,7 +54,9 @@ class PromptTemplate(StrictModel):
     passage: str = Field(description="one passage with {number}, {title} and {text}")
     plain: str = Field(description="rendering without a chat template, with {system} and {user}")
     closed_system: str = Field("", description="system message where there are no passages (default: system)")
-    closed_user: str = Field("", description="user message where there are no passages, with {question} (default: user)")
+    closed_user: str = Field(
+        "", description="user message where there are no passages, with {question} (default: user)"
+    )
     examples: tuple[Example, ...] = Field((), description="questions with answers that are shown before (few-shot)")
 
     @field_validator(*_PLACEHOLDERS)

@@ -26,8 +26,9 @@ class VLLMGenerator(Generator):
     """Greedy answers from a model that vLLM runs in this process, on all visible GPUs unless `options` say otherwise.
 
     `options` go to `vllm.LLM` as they are (dtype, max_model_len, gpu_memory_utilization, ...). The engine starts at
-    the first question that it has to answer. The context is the engine's `max_model_len` minus `max_tokens`; passages that
-    do not fit are left out, from the end. Raises MissingExtraError when vllm is not installed.
+    the first question that it has to answer. A prompt may take the engine's `max_model_len` minus
+    `max_tokens`; passages that do not fit are left out, from the end. What asks for yes or no can only be answered so
+    (`yes_no_choice`). Raises MissingExtraError when vllm is not installed.
     """
 
     def __init__(
@@ -87,13 +88,11 @@ class VLLMGenerator(Generator):
         from vllm import sampling_params
 
         choice: dict[str, Any] = {}
-        if self._yes_no_choice and asks_yes_or_no(question):
-            # renamed from GuidedDecodingParams in vLLM 0.11; an older engine answers freely
-            if structured := getattr(sampling_params, "StructuredOutputsParams", None):
-                choice = {"structured_outputs": structured(choice=[*YES_OR_NO])}
-        return vllm.SamplingParams(
-            temperature=0.0, max_tokens=self._max_tokens, seed=self._options["seed"], **choice
-        )
+        # renamed from GuidedDecodingParams in vLLM 0.11; an older engine answers freely
+        structured = getattr(sampling_params, "StructuredOutputsParams", None)
+        if structured and self._yes_no_choice and asks_yes_or_no(question):
+            choice = {"structured_outputs": structured(choice=[*YES_OR_NO])}
+        return vllm.SamplingParams(temperature=0.0, max_tokens=self._max_tokens, seed=self._options["seed"], **choice)
 
     @cached_property
     def _engine(self) -> Any:

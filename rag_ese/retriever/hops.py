@@ -12,16 +12,16 @@ from rag_ese.types import Passage, Ranking
 BRIDGES = 3
 """So many of the first hop's best passages extend the query, each in a query of its own."""
 KEPT = 7
-"""So many of the first hop's best stay in front; the second hop fills up behind them. Both were chosen on HotpotQA training
-questions, for readers of ten passages (docs/log.md)."""
+"""So many of the first hop's best stay in front; the second hop fills up behind them. Both were chosen on HotpotQA
+training questions, for readers of ten passages (docs/log.md)."""
 
 
 class HopSearcher:
     """Searches, appends title and text of each of the best passages to the query, searches again, and merges.
 
     Over any searcher: scores are only compared within a hop, each divided by the best of its search. A passage that
-    only the second hop found scores what it has there times what the bridge to it has in the first hop. The result is as
-    long as the inner searcher's, so two hops read no more passages than one; they search 1 + BRIDGES times.
+    only the second hop found scores what it has there times what the bridge to it has in the first hop. The result is
+    as long as the inner searcher's, so two hops read no more passages than one; they search 1 + BRIDGES times.
     """
 
     def __init__(self, searcher: Searcher, passages: Sequence[Passage]) -> None:

@@ -108,7 +108,7 @@ def test_long_batches_go_in_chunks(fake: type[FakeLLM], tiny_llama: Path, ask: A
 
 def test_an_engine_that_dies_keeps_the_chunks_before(fake: type[FakeLLM], tiny_llama: Path, ask: Ask) -> None:
     answered = []
-    with pytest.raises(GeneratorError, match="failed while answering 1 questions .*core died.*only for the missing"):
+    with pytest.raises(GeneratorError, match=r"failed while answering 1 questions .*core died.*only for the missing"):
         for position, _ in VLLMGenerator(str(tiny_llama)).stream([ask("Who?")] * 512 + [ask("break")]):
             answered.append(position)
     assert answered == [*range(512)]

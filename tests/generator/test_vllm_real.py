@@ -1,4 +1,7 @@
-"""vLLM itself, offline and as a server, against transformers: a tiny model, greedy, token for token. `.ci/vllm` runs this."""
+"""vLLM itself, offline and as a server, against transformers: a tiny model, greedy, token for token.
+
+`.ci/vllm` makes an environment with vLLM and runs this.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ from rag_ese.generator.short_answer import extract_short_answer
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: .ci/vllm makes an environment with it"),
+    pytest.mark.skipif(
+        find_spec("vllm") is None, reason="vLLM is not installed: .ci/vllm makes an environment with it"
+    ),
 ]
 Ask = Callable[..., Prompt]
 CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
@@ -49,9 +54,7 @@ def expected(tiny_llama: Path, prompts: list[Prompt]) -> list[list[int]]:
     tokenizer, found = AutoTokenizer.from_pretrained(tiny_llama), []
     model = AutoModelForCausalLM.from_pretrained(tiny_llama, torch_dtype=torch.float32).eval()
     for prompt in prompts:
-        text = tokenizer.apply_chat_template(
-            load_prompt().messages(prompt), tokenize=False, add_generation_prompt=True
-        )
+        text = tokenizer.apply_chat_template(load_prompt().messages(prompt), tokenize=False, add_generation_prompt=True)
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             output = model.generate(ids, max_new_tokens=TOKENS, do_sample=False)[0, ids.shape[1] :].tolist()
@@ -77,7 +80,15 @@ def server(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_llama), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(tiny_llama),
+        "--port",
+        str(port),
+    ]
     command += ["--host", "127.0.0.1", "--served-model-name", "tiny", "--enforce-eager", "--dtype", "float32"]
     command += ["--max-model-len", "512", "--gpu-memory-utilization", "0.3"]
     log = tmp_path_factory.mktemp("server") / "log"
@@ -110,7 +121,8 @@ def test_the_engine_equals_transformers_token_for_token(
     tokens = [[token for token in output.outputs[0].token_ids if token != 2] for output in outputs]
     assert tokens == expected and len({tuple(each) for each in tokens}) > 3
     ours = TransformersGenerator(str(tiny_llama), max_tokens=TOKENS, batch_size=4, device="cpu").generate(prompts)
-    assert [answer.text for answer in engine.generate(prompts)] == [answer.text for answer in ours]
+    said = [answer.text.rstrip("\ufffd") for answer in engine.generate(prompts)]
+    assert said == [answer.text.rstrip("\ufffd") for answer in ours]
 
 
 def test_the_engine_caches_prefixes(engine: VLLMGenerator) -> None:
@@ -138,18 +150,21 @@ def test_the_server_equals_transformers(
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     answers = OpenAIGenerator(server, "tiny", max_tokens=TOKENS, concurrency=4).generate(prompts)
     said = [extract_short_answer(tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in expected]
-    assert [answer.text for answer in answers] == said
+    # the server's detokeniser leaves out a character that the last token began and did not finish
+    assert [answer.text for answer in answers] == [text.rstrip("\ufffd") for text in said]
     for answer, tokens in zip(answers, expected, strict=True):  # vLLM counts the end of the sequence
         assert answer.usage["completion_tokens"] == min(len(tokens) + 1, TOKENS)
 
 
-def test_the_servers_own_tokens(server: str, prompts: list[Prompt], expected: list[list[int]], tiny_llama: Path) -> None:
+def test_the_servers_own_tokens(
+    server: str, prompts: list[Prompt], expected: list[list[int]], tiny_llama: Path
+) -> None:
     from transformers import AutoTokenizer
 
     from rag_ese.generator import load_prompt
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    for prompt, tokens in zip(prompts[:3], expected, strict=False):
+    for prompt, tokens in zip(prompts, expected, strict=True):
         body = {"model": "tiny", "messages": load_prompt().messages(prompt), "temperature": 0, "max_tokens": TOKENS}
         reply = _post(f"{server}/chat/completions", {**body, "return_token_ids": True})
         assert [token for token in reply["choices"][0]["token_ids"] if token != 2] == tokens, tokenizer.decode(tokens)
@@ -160,13 +175,15 @@ def test_the_server_answers_yes_or_no(server: str, ask: Ask) -> None:
     assert generator.generate([ask("Are both rivers long?", A="The river.")])[0].text in ("yes", "no")
 
 
-def test_a_prompt_over_the_servers_context_loses_passages_and_no_question(server: str, ask: Ask, tmp_path: Path) -> None:
+def test_a_prompt_over_the_servers_context_loses_passages_and_no_question(
+    server: str, ask: Ask, tmp_path: Path
+) -> None:
     long = ask("Which river is the last word?", A="Rome.", B="The city of Paris. " * 200)
     short = ask("Which river is it?", A="The river.")
     generator = CachedGenerator(OpenAIGenerator(server, "tiny", max_tokens=TOKENS), tmp_path / "answers.sqlite")
     answers = generator.generate([long, short])
     assert answers[0].usage["dropped_passages"] == 1 and "dropped_passages" not in answers[1].usage
-    with pytest.raises(GeneratorError, match="answered 1 of 2 questions"):
+    with pytest.raises(GeneratorError, match=r"answered 0 of 1 questions, 1 failed .*maximum context length"):
         generator.generate([short, ask("Which? " * 400)])
 
 
