@@ -118,7 +118,7 @@ class OpenAIGenerator(Generator):
     def _ask(self, prompt: Prompt, usage: dict[str, int]) -> Answer:
         completion = self._client.chat.completions.create(
             model=self._model,
-            messages=self._template.messages(prompt),  # type: ignore[arg-type]
+            messages=self._template.messages(prompt),
             **self._decoding,
             **self._choice(prompt.question),
         )

@@ -37,17 +37,27 @@ class Server:
     def __init__(self, reply: Callable[[dict[str, Any], int], Reply]) -> None:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.models: list[dict[str, Any]] = []
+        """What the server says it serves; without any it does not know the question."""
+        self.listed = 0
         lock = threading.Lock()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                with lock:
+                    server.listed += 1
+                self._send(*((200, {"object": "list", "data": server.models}) if server.models else (404, {})))
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with lock:
                     attempt = sum(body == earlier for earlier in server.requests)
                     server.requests.append(body)
                     server.headers.append({name.title(): value for name, value in self.headers.items()})
-                status, content = reply(body, attempt)
+                self._send(*reply(body, attempt))
+
+            def _send(self, status: int, content: str | bytes | dict[str, Any]) -> None:
                 is_json = isinstance(content, dict)
                 data = (
                     json.dumps(content).encode()

@@ -119,7 +119,7 @@ def test_the_engine_equals_transformers_token_for_token(
 ) -> None:
     outputs = engine.complete(prompts)
     tokens = [[token for token in output.outputs[0].token_ids if token != 2] for output in outputs]
-    assert tokens == expected and len({tuple(each) for each in tokens}) > 3
+    assert tokens == expected and len({tuple(each) for each in tokens}) > 2
     ours = TransformersGenerator(str(tiny_llama), max_tokens=TOKENS, batch_size=4, device="cpu").generate(prompts)
     said = [answer.text.rstrip("\ufffd") for answer in engine.generate(prompts)]
     assert said == [answer.text.rstrip("\ufffd") for answer in ours]
