@@ -85,7 +85,8 @@ def _sentence(model: type[StrictModel], error: ValidationError, path: Path | Non
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{where}: the keys are {', '.join(_by_key(model))}"
     if first["type"] == "missing":
-        return f"{key}{where} is not given: {_by_key(model)[key].description}"
+        field = _by_key(model).get(key)  # None for a key inside of another
+        return f"{key}{where} is not given{f': {field.description}' if field else ''}"
     message = first["msg"].removeprefix("Value error, ")
     shown = "" if first["type"] == "value_error" else f", got {first['input']!r}"
     return f"{key}{where}: {message[:1].lower()}{message[1:]}{shown}"

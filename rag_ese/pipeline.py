@@ -31,8 +31,12 @@ class Pipeline:
         self, questions: Sequence[str], rankings: Sequence[Ranking], progress: Callable[[int], None] | None = None
     ) -> list[Answer]:
         """Answers from rankings that are already there. `progress` is told the number done."""
-        prompts = [
-            Prompt(question, tuple(self.store.passages[int(row)] for row in ranking.rows[: self.top_k]))
-            for question, ranking in zip(questions, rankings, strict=True)
-        ]
-        return self.generator.generate(prompts, progress)
+        return self.generator.generate(prompts(self.store, questions, rankings, self.top_k), progress)
+
+
+def prompts(store: Searchable, questions: Sequence[str], rankings: Sequence[Ranking], top_k: int) -> list[Prompt]:
+    """What a generator is given: each question with its `top_k` best passages."""
+    return [
+        Prompt(question, tuple(store.passages[int(row)] for row in ranking.rows[:top_k]))
+        for question, ranking in zip(questions, rankings, strict=True)
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,24 @@ from rag_ese.encoder import ElasticEncoder
 from rag_ese.errors import ConfigError, DataError
 from rag_ese.eval import answers as answer_metrics
 from rag_ese.eval import retrieval as retrieval_metrics
+from rag_ese.eval.bounds import CLOSED_BOOK, ORACLE, bounds
 from rag_ese.eval.config import RUNS, EvalConfig
 from rag_ese.eval.cost import hardware, latency, peak_memory, versions
+from rag_ese.eval.examples import section as example_section
 from rag_ese.eval.losses import count_losses
 from rag_ese.eval.promise import check_promise
-from rag_ese.eval.results import Results, SystemResult, compare
+from rag_ese.eval.reading import Reading, read
+from rag_ese.eval.results import Results, SystemResult, compare, contrast
 from rag_ese.eval.rotated import rotated
-from rag_ese.eval.systems import System, systems
-from rag_ese.generator import CachedGenerator, Generator, load_prompt, resolve
+from rag_ese.eval.systems import System, systems, two_hops
+from rag_ese.generator import CachedGenerator, Generator, Prompt, load_prompt, read_options, resolve
 from rag_ese.index import Store
 from rag_ese.index.builder import timing_file
 from rag_ese.indexing import automatic_store, completed, sizes_of
-from rag_ese.pipeline import Pipeline
-from rag_ese.progress import progress_bar
+from rag_ese.pipeline import prompts as make_prompts
 from rag_ese.retriever import Funnel, FunnelSearcher, SearchPlan
 from rag_ese.retriever.exact_searcher import ExactSearcher
-from rag_ese.types import Answer, Question, Ranking, Size
+from rag_ese.types import Question, Size
 
 
 def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
@@ -61,12 +64,25 @@ def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
     )
     controls = [part.strip() for part in config.controls.split(",") if part.strip()]
     rows += rotated(store, encoder, sizes, controls, config.depth, config.seed)
-    results = [_measure(config, row, store, questions, generator) for row in rows]
+    if config.hops == 2:
+        rows += two_hops(rows, store)
+    results, examples = [], ""
+    for row in rows:
+        result, prompts = _measure(config, row, store, questions, generator)
+        results.append(result)
+        if prompts and row.name == str(max(sizes)):
+            examples = example_section(questions, prompts, result.answers, result.values["f1"])
+    if generator:
+        results += bounds(hotpot, store, questions, generator, config.closed_book, config.oracle, note)
     for searcher in (row.searcher for row in rows):
         if isinstance(searcher, ExactSearcher) and searcher.touched:
             note(f"{searcher.name} read per question: {searcher.touched}")
     reference = str(max(sizes))
     compare(results, reference, config.resamples, config.seed)
+    contrast(results, ORACLE, config.resamples, config.seed)
+    contrast(results, "", config.resamples, config.seed, bases=True)
+    if empty := sum(row.empty_answers for row in results if row.name != CLOSED_BOOK):
+        note(f"{empty} answers are empty; they score 0 (the report counts them per row)")
     return Results(
         command=config.command(),
         config=config.keys(),
@@ -84,11 +100,16 @@ def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
         reference=reference,
         questions=questions,
         systems=results,
+        examples=examples,
     )
 
 
 def _generator(config: EvalConfig, note: Callable[[str], None]) -> Generator | None:
-    generator = resolve(config.generator, note, load_prompt(config.prompt))
+    generator = resolve(config.generator, note, load_prompt(config.prompt), read_options(config.llm_options))
+    if generator is None and (config.closed_book or config.oracle):
+        raise ConfigError(
+            "--closed-book and --oracle are answers, which --generator none does not give: name a generator"
+        )
     if generator is None or config.cache == "none":
         return generator
     return CachedGenerator(generator, Path(config.cache) if config.cache else RUNS / "answers.sqlite")
@@ -157,10 +178,13 @@ def _check_plan(
 
 def _measure(
     config: EvalConfig, system: System, store: Store, questions: Sequence[Question], generator: Generator | None
-) -> SystemResult:
+) -> tuple[SystemResult, list[Prompt]]:
+    """The row, and what its generator was given (nothing without one)."""
     texts = [question.text for question in questions]
+    began = time.perf_counter()
     traces = system.searcher.trace(texts) if isinstance(system.searcher, FunnelSearcher) else []
     rankings = [stages[-1] for stages in traces] if traces else system.searcher.search(texts)
+    search_seconds = time.perf_counter() - began
     ids = {
         question.id: [store.passages.id(int(row)) for row in ranking.rows]
         for question, ranking in zip(questions, rankings, strict=True)
@@ -169,11 +193,11 @@ def _measure(
     values = retrieval_metrics.score(
         ids, questions, min(system.searcher.keep, len(store)), lambda name: store.passages[rows[name]].full
     )
-    given: dict[str, Answer] = {}
+    prompts = make_prompts(store, texts, rankings, config.top_k) if generator else []
+    reading = read(system.name, questions, prompts, generator) if generator else Reading({}, 0, 0.0)
     if generator:
-        given = _answer(config, system, store, questions, rankings, generator)
-        values |= answer_metrics.score(given, questions)
-    return SystemResult(
+        values |= answer_metrics.score(reading.answers, questions)
+    result = SystemResult(
         name=system.name,
         kind=system.kind,
         size=str(system.size) if system.size else None,
@@ -182,30 +206,12 @@ def _measure(
         latency=latency(system.searcher, texts[: config.latency_queries]),
         values=values,
         rankings=ids,
-        answers=given,
+        answers=reading.answers,
         losses=count_losses(store, questions, traces, values.get("f1")) if system.kind == "funnel" else {},
+        base=system.base,
+        reading=reading.speed(search_seconds) if generator else {},
     )
-
-
-def _answer(
-    config: EvalConfig,
-    system: System,
-    store: Store,
-    questions: Sequence[Question],
-    rankings: Sequence[Ranking],
-    generator: Generator,
-) -> dict[str, Answer]:
-    pipeline = Pipeline(store, system.searcher, generator, config.top_k)
-    done = 0
-    with progress_bar(f"answering from {system.name}", len(questions)) as advance:
-
-        def report(total: int) -> None:
-            nonlocal done
-            advance(total - done)
-            done = total
-
-        answers = pipeline.read([question.text for question in questions], rankings, report)
-    return {question.id: answer for question, answer in zip(questions, answers, strict=True)}
+    return result, prompts
 
 
 def _cache_counts(generator: Generator | None) -> dict[str, int]:

@@ -33,7 +33,9 @@ def draw(results: Results, path: Path) -> None:
                 if depth == max(lines):  # the widths stand at the same place on every line
                     width = row.name.partition("-d")[2]
                     axes.annotate(width, (x, y), xytext=(0, -11), textcoords="offset points", fontsize=8, ha="center")
-        for row, style in zip(_controls(results), ("--", ":", "-."), strict=False):
+        for row, style in zip(_controls(results), ("--", ":", "-.", (0, (6, 2)), (0, (1, 3))), strict=False):
+            if row.mean(metric) is None:
+                continue
             axes.axhline(100 * (row.mean(metric) or 0), linestyle=style, color="grey", linewidth=1, label=row.name)
         ticks = sorted({row.index_bytes / 1e6 for rows in lines.values() for row in rows})
         axes.set(title=title, xlabel="index, MB", xscale="log", ylim=(0, None))
@@ -56,5 +58,6 @@ def _by_depth(results: Results) -> dict[int, list[SystemResult]]:
 
 
 def _controls(results: Results) -> list[SystemResult]:
-    """BM25 and the hybrid of the reference size."""
-    return [row for row in results.systems if row.name in ("BM25", f"{results.reference} + BM25")]
+    """BM25, the hybrid of the reference size, and the reader's floor and ceiling (which have answers alone)."""
+    controls = ("BM25", f"{results.reference} + BM25")
+    return [row for row in results.systems if row.name in controls or row.kind == "bound"]

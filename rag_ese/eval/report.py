@@ -9,7 +9,9 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
+from rag_ese.eval.bounds import ORACLE
 from rag_ese.eval.losses import ANSWERED, TOP, markdown_table
+from rag_ese.eval.reading_report import READING, reading_table
 from rag_ese.eval.results import Results, SystemResult
 
 _LOSSES = (
@@ -27,6 +29,8 @@ _KINDS = {
     "BM25": "controls",
     "hybrid": "controls",
     "control": "rotations",
+    "hops": "hops",
+    "bound": "bounds",
 }
 
 
@@ -51,9 +55,11 @@ def _change(metric: str) -> Callable[[SystemResult], str]:
     return cell
 
 
-def _interval(metric: str) -> Callable[[SystemResult], str]:
+def _interval(metric: str, other: str = "") -> Callable[[SystemResult], str]:
+    """The difference with its interval, to the reference or to the row named `other`."""
+
     def cell(system: SystemResult) -> str:
-        difference = system.differences.get(metric)
+        difference = (system.against.get(other, {}) if other else system.differences).get(metric)
         if not difference:
             return ""
         mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
@@ -67,7 +73,7 @@ def _milliseconds(which: str) -> Callable[[SystemResult], str]:
 
 
 def _bytes(system: SystemResult) -> str:
-    return decimal(system.index_bytes)
+    return decimal(system.index_bytes) if system.kind != "bound" else "–"
 
 
 _CONSOLE: list[Column] = [
@@ -152,10 +158,15 @@ def markdown(results: Results, picture: str | None = None) -> str:
         parts.append(f"![quality against index size]({picture})")
     parts += ["## Retrieval", _markdown_table(results, _RETRIEVAL)]
     if results.generator:
-        parts += ["## Answers", _markdown_table(results, _ANSWERS)]
+        parts += ["## Answers", _markdown_table(results, _answer_columns(results))]
+        parts += ["## Reading", reading_table(results), READING]
+    if hops := _hops_table(results):
+        parts += ["## Two hops against one", hops]
     if losses := markdown_table(results.systems):
         parts += ["## Where funnels lose questions", losses, _LOSSES]
     parts += ["## Cost", _markdown_table(results, _COST), _cost_notes(results)]
+    if results.examples:
+        parts += ["## Examples", f"Answers from {results.reference}: first some that are right.", results.examples]
     parts += [
         f"All quality figures are points of 100. Δ is the mean paired difference to {results.reference} with its 95% "
         f"percentile bootstrap interval ({results.config['resamples']:,} resamples over questions, seed "
@@ -163,6 +174,24 @@ def markdown(results: Results, picture: str | None = None) -> str:
         "yes/no questions. A dash: not measured, because the system was not asked that deep or names no evidence."
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _answer_columns(results: Results) -> list[Column]:
+    """With what the retriever loses, where the row that reads the gold passages is there."""
+    if not any(system.name == ORACLE for system in results.systems):
+        return _ANSWERS
+    return [*_ANSWERS, (f"Δ F1 to {ORACLE} [95%]", _interval("f1", ORACLE))]
+
+
+def _hops_table(results: Results) -> str:
+    """Each row of two hops with its difference to the same search of one hop; nothing where there is none."""
+    rows = [system for system in results.systems if system.base]
+    metrics = [("ndcg@10", "nDCG@10"), ("both_gold@10", "both-gold@10")]
+    metrics += [("em", "EM"), ("f1", "F1")] if results.generator else []
+    lines = [["size", *(f"{name}, Δ to one hop [95%]" for _, name in metrics)], ["---", *("---:" for _ in metrics)]]
+    for row in rows:
+        lines.append([row.base, *(f"{_points(name)(row)} {_interval(name, row.base)(row)}" for name, _ in metrics)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else ""
 
 
 def _title(results: Results) -> str:

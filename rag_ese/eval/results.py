@@ -45,6 +45,22 @@ class SystemResult:
     losses: dict[str, int] = field(default_factory=dict)
     """Of a funnel: how many questions it loses where (`rag_ese.eval.losses.FATES`)."""
 
+    base: str = ""
+    """Of two hops: the row of one hop."""
+    against: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """Paired differences to further rows, by their names."""
+    reading: dict[str, float | int | None] = field(default_factory=dict)
+    """Answers generated in this run, questions per second, reading's share of the time (`rag_ese.eval.reading`)."""
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens and what else the backend counted, over all answers."""
+        return _usage(self.answers.values())
+
+    @property
+    def empty_answers(self) -> int:
+        return sum(not answer.text for answer in self.answers.values())
+
     def mean(self, metric: str) -> float | None:
         """The mean over the questions that have a value (absent answers have 0); None where none has."""
         known = [value for value in self.values.get(metric, []) if value is not None]
@@ -63,8 +79,10 @@ class SystemResult:
             "latency": self.latency,
             "index_bytes": self.index_bytes,
             "vector_bytes": self.vector_bytes,
-            "empty_answers": sum(not answer.text for answer in self.answers.values()),
-            "usage": _usage(self.answers.values()),
+            "difference_to": self.against,
+            "reading": self.reading,
+            "empty_answers": self.empty_answers,
+            "usage": self.usage,
         }
 
 
@@ -88,10 +106,12 @@ class Results:
     reference: str
     questions: list[Question]
     systems: list[SystemResult]
+    examples: str = ""
+    """Questions with their evidence, as Markdown."""
 
     def summary(self) -> dict[str, Any]:
         """Everything but the per-question scores."""
-        head = {key: value for key, value in vars(self).items() if key not in ("questions", "systems")}
+        head = {key: value for key, value in vars(self).items() if key not in ("questions", "systems", "examples")}
         return {
             "schema": SCHEMA,
             **head,
@@ -109,7 +129,8 @@ class Results:
                 stale.unlink()
             for system in self.systems:
                 name = file_name(system.name)
-                write_trec_run(folder / "runs" / f"{name}.trec", name, system.rankings)
+                if system.rankings:
+                    write_trec_run(folder / "runs" / f"{name}.trec", name, system.rankings)
             self._write_predictions(folder / "predictions.jsonl")
             (folder / "report.md").write_text(report, encoding="utf-8")
             scores = {system.name: _rounded(system.values) for system in self.systems}
@@ -138,12 +159,28 @@ def compare(systems: Sequence[SystemResult], reference: str, resamples: int, see
     """Fills in every system's paired difference to the system named `reference`, metric by metric."""
     full = next(system for system in systems if system.name == reference)
     for system in systems:
-        for metric in COMPARED:
-            if system is not full and system.mean(metric) is not None and full.mean(metric) is not None:
-                interval = paired_difference(system.values[metric], full.values[metric], resamples, seed)
-                system.differences[metric] = {
-                    key: value if value is None else round(value, 6) for key, value in interval._asdict().items()
-                }
+        if system is not full:
+            system.differences = _differences(system, full, resamples, seed)
+
+
+def contrast(systems: Sequence[SystemResult], other: str, resamples: int, seed: int, bases: bool = False) -> None:
+    """Fills in paired differences to the row named `other` where there is one; with `bases` to each row's own base."""
+    rows = {system.name: system for system in systems}
+    for system in systems:
+        base = rows.get(system.base if bases else other)
+        if base and base is not system:
+            system.against[base.name] = _differences(system, base, resamples, seed)
+
+
+def _differences(system: SystemResult, other: SystemResult, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+    found = {}
+    for metric in COMPARED:
+        if system.mean(metric) is not None and other.mean(metric) is not None:
+            interval = paired_difference(system.values[metric], other.values[metric], resamples, seed)
+            found[metric] = {
+                key: value if value is None else round(value, 6) for key, value in interval._asdict().items()
+            }
+    return found
 
 
 def file_name(system: str) -> str:

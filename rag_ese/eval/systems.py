@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rag_ese.index import Store
-from rag_ese.retriever import BM25Searcher, Funnel, FunnelSearcher, HybridSearcher, Searcher
+from rag_ese.retriever import BM25Searcher, Funnel, FunnelSearcher, HopSearcher, HybridSearcher, Searcher
 from rag_ese.retriever.exact_searcher import ExactSearcher
 from rag_ese.retriever.searchers import QueryEncoder
 from rag_ese.types import Size
 
-Kind = Literal["size", "exact", "funnel", "BM25", "hybrid", "control"]
+Kind = Literal["size", "exact", "funnel", "BM25", "hybrid", "control", "hops", "bound"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class System:
     index_bytes: int
     vector_bytes: int = 0
     size: Size | None = None
+    base: str = ""
+    """Of two hops: the row of one hop."""
 
 
 def systems(
@@ -58,3 +60,11 @@ def systems(
         hybrid = HybridSearcher(store, encoder, wide, depth, hybrid_weight)
         searched = store.index_bytes(size) + store.bm25_bytes()
         yield System(hybrid.name, hybrid, "hybrid", searched, store.vector_bytes(size.layers), size)
+
+
+def two_hops(rows: Sequence[System], store: Store) -> Iterator[System]:
+    """Each row that searches as users would, with a second hop."""
+    for row in rows:
+        if row.kind in ("size", "funnel", "BM25", "hybrid"):
+            searcher = HopSearcher(row.searcher, store.passages)
+            yield replace(row, name=f"{row.name}, 2 hops", searcher=searcher, kind="hops", base=row.name)

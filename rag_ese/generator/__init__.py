@@ -8,7 +8,7 @@ from rag_ese.generator.cache import CachedGenerator
 from rag_ese.generator.openai_api import OpenAIGenerator
 from rag_ese.generator.prompt import PromptTemplate, load_prompt
 from rag_ese.generator.reader import ExtractiveReader
-from rag_ese.generator.select import resolve
+from rag_ese.generator.select import read_options, resolve
 from rag_ese.generator.short_answer import extract_short_answer
 from rag_ese.generator.transformers_lm import TransformersGenerator
 from rag_ese.generator.vllm_engine import VLLMGenerator
@@ -24,5 +24,6 @@ __all__ = [
     "VLLMGenerator",
     "extract_short_answer",
     "load_prompt",
+    "read_options",
     "resolve",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +13,9 @@ from rag_ese.types import Passage
 
 Fitted = tuple[int, Prompt, dict[str, int]]
 """(position, prompt that fits, what was left out)"""
+_OVER_CONTEXT = re.compile(
+    r"context[ _](?:length|size|window)|maximum (?:context|model|sequence) length", re.IGNORECASE
+)
 
 
 def fit_all(
@@ -61,3 +65,8 @@ def fit(prompt: Prompt, length: Callable[[Prompt], int], limit: int, unit: str) 
         return keeping(0), {"dropped_passages": len(prompt.passages)}
     dropped = {"dropped_passages": len(prompt.passages) - 1} if len(prompt.passages) > 1 else {}
     return cutting(sentences), {**dropped, "cut_passages": 1}
+
+
+def over_context(error: str) -> bool:
+    """Whether a server's error says that the prompt is too long, in the words of vLLM, OpenAI, llama.cpp or Ollama."""
+    return bool(_OVER_CONTEXT.search(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from string import Formatter
 
@@ -11,8 +12,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from rag_ese.config import StrictModel, load
 from rag_ese.errors import ConfigError
 from rag_ese.generator.base import Prompt
+from rag_ese.types import Passage
 
-DEFAULT = "hotpotqa-v1"
+DEFAULT = "hotpotqa-v2"
 PROTOCOL = 1
 """Part of every language model's fingerprint. Raise it when rendering, fitting or the extraction of answers changes."""
 
@@ -21,7 +23,26 @@ _PLACEHOLDERS = {
     "user": {"passages", "question"},
     "passage": {"number", "title", "text"},
     "plain": {"system", "user"},
+    "closed_user": {"question"},
 }
+
+
+class ExamplePassage(StrictModel):
+    """A passage of an example."""
+
+    title: str = Field(description="its title")
+    text: str = Field(description="its text")
+
+
+class Example(StrictModel):
+    """A question that is shown with its answer before the one that is asked (few-shot)."""
+
+    question: str = Field(description="the question")
+    passages: tuple[ExamplePassage, ...] = Field((), description="what was retrieved for it")
+    answer: str = Field(description="the answer as it should be given")
+
+    def prompt(self) -> Prompt:
+        return Prompt(self.question, tuple(Passage(each.title, (each.text,)) for each in self.passages))
 
 
 class PromptTemplate(StrictModel):
@@ -32,11 +53,18 @@ class PromptTemplate(StrictModel):
     user: str = Field(description="user message with {passages} and {question}")
     passage: str = Field(description="one passage with {number}, {title} and {text}")
     plain: str = Field(description="rendering without a chat template, with {system} and {user}")
+    closed_system: str = Field("", description="system message where there are no passages (default: system)")
+    closed_user: str = Field(
+        "", description="user message where there are no passages, with {question} (default: user)"
+    )
+    examples: tuple[Example, ...] = Field((), description="questions with answers that are shown before (few-shot)")
 
     @field_validator(*_PLACEHOLDERS)
     @classmethod
     def _placeholders(cls, text: str, info: ValidationInfo) -> str:
         wanted = _PLACEHOLDERS[str(info.field_name)]
+        if not text and info.field_name == "closed_user":
+            return text
         try:
             found = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
         except ValueError as error:
@@ -52,21 +80,41 @@ class PromptTemplate(StrictModel):
     @property
     def hash(self) -> str:
         """16 hexadecimal digits over the texts; comments and layout of the file do not count."""
-        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(self.model_dump_json(exclude_defaults=True).encode(), digest_size=8).hexdigest()
 
     def messages(self, prompt: Prompt) -> list[dict[str, str]]:
-        """The prompt as chat messages: system, user."""
+        """The prompt as chat messages: system, then user and assistant for each example, then user.
+
+        Where the prompt has no passages the examples are shown without theirs.
+        """
+        closed = not prompt.passages
+        turns = [{"role": "system", "content": (self.closed_system if closed else "") or self.system}]
+        for example in self.examples:
+            shown = replace(example.prompt(), passages=()) if closed else example.prompt()
+            turns += [
+                {"role": "user", "content": self._user(shown)},
+                {"role": "assistant", "content": example.answer},
+            ]
+        return [*turns, {"role": "user", "content": self._user(prompt)}]
+
+    def plain_text(self, prompt: Prompt) -> str:
+        """The prompt as one text, for models without a chat template; each example is rendered like the question."""
+        (system, *turns) = (message["content"] for message in self.messages(prompt))
+        *shown, user = [
+            self.plain.format(system=system if number == 0 else "", user=text).lstrip()
+            for number, text in enumerate(turns[::2])
+        ]
+        examples = (f"{text} {answer}\n\n" for text, answer in zip(shown, turns[1::2], strict=True))
+        return "".join(examples) + user
+
+    def _user(self, prompt: Prompt) -> str:
+        if not prompt.passages and self.closed_user:
+            return self.closed_user.format(question=prompt.question.strip())
         passages = "\n\n".join(
             self.passage.format(number=number, title=passage.title, text=passage.text.strip())
             for number, passage in enumerate(prompt.passages, 1)
         )
-        user = self.user.format(passages=passages, question=prompt.question.strip())
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
-
-    def plain_text(self, prompt: Prompt) -> str:
-        """The prompt as one text, for models without a chat template."""
-        system, user = (message["content"] for message in self.messages(prompt))
-        return self.plain.format(system=system, user=user)
+        return self.user.format(passages=passages, question=prompt.question.strip())
 
 
 def load_prompt(name: str | Path = DEFAULT) -> PromptTemplate:

@@ -61,6 +61,18 @@ def kind_of(question: str) -> Kind:
     return next((kind for kind, pattern in _COMPILED if pattern.search(question)), Kind.OTHER)
 
 
+YES_OR_NO = ("yes", "no")
+
+
+def asks_yes_or_no(question: str) -> bool:
+    """Whether only `yes` and `no` answer it.
+
+    >>> asks_yes_or_no("Are both magazines monthly?"), asks_yes_or_no("Is it a river or a lake?")
+    (True, False)
+    """
+    return kind_of(question) is Kind.YES_NO
+
+
 def direction_of(question: str) -> tuple[int, str] | None:
     """What a choice compares: +1 or -1 for the larger or the smaller, and `year` or `number`; None for neither."""
     found = ((sign, what) for sign, what, words in _DIRECTIONS if re.search(words, question, re.IGNORECASE))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from typing import Any
 
-from rag_ese.errors import GeneratorError
+import yaml
+
+from rag_ese.errors import ConfigError, GeneratorError
 from rag_ese.generator.base import Generator
 from rag_ese.generator.openai_api import OpenAIGenerator
 from rag_ese.generator.prompt import PromptTemplate
@@ -17,12 +20,29 @@ from rag_ese.generator.vllm_engine import VLLMGenerator
 FORMS = "auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL"
 
 
-def resolve(spec: str, notify: Callable[[str], None], template: PromptTemplate | None = None) -> Generator | None:
+def read_options(text: str) -> dict[str, Any]:
+    """`max_tokens=32,dtype=float32` as keyword arguments of a backend; values are read as YAML reads them."""
+    options = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise ConfigError(f"cannot read the option {part!r}: write NAME=VALUE, several separated by commas")
+        options[name.strip()] = yaml.safe_load(value)
+    return options
+
+
+def resolve(
+    spec: str,
+    notify: Callable[[str], None],
+    template: PromptTemplate | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Generator | None:
     """The generator that `spec` names: one of the FORMS; None for `none` (retrieval only).
 
     `auto` takes vLLM when the environment variable RAG_ESE_LLM names a model, vllm is installed and there is a CUDA
     GPU; else that model at the server OPENAI_BASE_URL; else the extractive reader. It tells `notify` what and why.
-    Raises GeneratorError for any other form, MissingExtraError when the backend is not installed.
+    `options` are keyword arguments of the language model's class. Raises GeneratorError for any other form or option,
+    MissingExtraError when the backend is not installed.
     """
     if spec == "auto":
         spec, reason = _automatic()
@@ -32,13 +52,16 @@ def resolve(spec: str, notify: Callable[[str], None], template: PromptTemplate |
     if spec == "reader":
         return ExtractiveReader()
     backend, _, model = spec.partition(":")
-    if backend == "vllm" and model:
-        return VLLMGenerator(model, template)
-    if backend == "hf" and model:
-        return TransformersGenerator(model, template)
     url, _, served = model.rpartition("#")
-    if backend == "openai" and url.startswith(("http://", "https://")) and served:
-        return OpenAIGenerator(url, served, template)
+    try:
+        if backend == "vllm" and model:
+            return VLLMGenerator(model, template, **options or {})
+        if backend == "hf" and model:
+            return TransformersGenerator(model, template, **options or {})
+        if backend == "openai" and url.startswith(("http://", "https://")) and served:
+            return OpenAIGenerator(url, served, template, **options or {})
+    except TypeError as error:
+        raise GeneratorError(f"{backend} does not take the options {dict(options or {})}: {error}") from error
     raise GeneratorError(f"there is no generator {spec!r}: write {FORMS}")
 
 

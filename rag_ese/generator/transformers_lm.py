@@ -9,6 +9,7 @@ from typing import Any
 
 from rag_ese.errors import GeneratorError
 from rag_ese.generator.base import Generator, Prompt
+from rag_ese.generator.encoding import encode, load_tokenizer
 from rag_ese.generator.fitting import fit_all
 from rag_ese.generator.identity import model_identity
 from rag_ese.generator.prompt import PROTOCOL, PromptTemplate, load_prompt
@@ -102,21 +103,14 @@ class TransformersGenerator(Generator):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self._name, trust_remote_code=False)
+        return load_tokenizer(self._name)
 
     def _limit(self) -> int:
         positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         return min(self._max_prompt_tokens, (positions or self._max_prompt_tokens) - self._max_tokens)
 
     def _encode(self, prompt: Prompt) -> list[int]:
-        if not self._tokenizer.chat_template:
-            return list(self._tokenizer(self._template.plain_text(prompt))["input_ids"])
-        text = self._tokenizer.apply_chat_template(
-            self._template.messages(prompt), tokenize=False, add_generation_prompt=True
-        )
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return encode(self._tokenizer, self._template, prompt)
 
     def _length(self, prompt: Prompt) -> int:
         return len(self._encode(prompt))

@@ -3,6 +3,7 @@
 from rag_ese.retriever.exact import ExactIndex, Touched
 from rag_ese.retriever.exact_searcher import ExactSearcher
 from rag_ese.retriever.funnel import Funnel, Stage
+from rag_ese.retriever.hops import HopSearcher
 from rag_ese.retriever.search_plan import SearchPlan
 from rag_ese.retriever.searchers import BM25Searcher, FunnelSearcher, HybridSearcher, Searcher
 
@@ -12,6 +13,7 @@ __all__ = [
     "ExactSearcher",
     "Funnel",
     "FunnelSearcher",
+    "HopSearcher",
     "HybridSearcher",
     "SearchPlan",
     "Searcher",

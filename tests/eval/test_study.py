@@ -20,6 +20,7 @@ from rag_ese.data import load_sample
 from rag_ese.eval import answers as answer_metrics
 from rag_ese.eval.config import EvalConfig
 from rag_ese.eval.significance import paired_difference
+from rag_ese.generator import ExtractiveReader, Prompt
 from rag_ese.index import Store
 from rag_ese.types import Answer, Question
 
@@ -276,3 +277,57 @@ def test_exact_search_is_a_row_of_its_own(there: Path, run_main: Main) -> None:
     assert rows["L6-d768 exact"] == rows["L6-d768"]
     note = next(note for note in metrics["notes"] if "L6-d768 exact read per question" in note)
     assert f"of {metrics['pool']['passages']}: " in note and "rows at 8 bits to 256" in note
+
+
+def test_floor_ceiling_and_two_hops(
+    there: Path, run_main: Main, metrics: dict[str, Any], questions: list[Question]
+) -> None:
+    options = [
+        "--closed-book",
+        "--oracle",
+        "--hops",
+        "2",
+        "--latency-queries",
+        "0",
+        "--out",
+        "bounds",
+        "--cache",
+        "none",
+    ]
+    code, printed, said = run_main("eval", *OPTIONS, *options, "--generator", "reader")
+    assert code == 0 and "reader answers nothing without passages" in said
+    written = json.loads((there / "bounds" / "metrics.json").read_text())
+    rows = {system["name"]: system for system in written["systems"]}
+    hops = [f"{name}, 2 hops" for name in ("L2-d64", "L6-d768", "BM25", "L6-d768 + BM25")]
+    assert [*rows][-6:] == [*hops, "closed book", "gold passages"]
+    assert rows["closed book"]["metrics"]["f1"] == 0 and rows["closed book"]["empty_answers"] == 20
+    assert not {"ndcg@10", "both_gold@10"} & rows["gold passages"]["metrics"].keys()
+
+    pool = {passage.id: passage for passage in load_sample().passages}
+    prompts = [Prompt(each.text, tuple(pool[name] for name in each.gold)) for each in questions]
+    given = ExtractiveReader().generate(prompts)
+    answers = {question.id: answer for question, answer in zip(questions, given, strict=True)}
+    scores = written["per_question"]
+    for name, column in answer_metrics.score(answers, questions).items():
+        assert scores["gold passages"][name] == pytest.approx(column, abs=1e-5), name
+
+    lost = rows["L6-d768"]["difference_to"]["gold passages"]["f1"]
+    expected = paired_difference(scores["L6-d768"]["f1"], scores["gold passages"]["f1"], 500, 3)
+    assert lost == pytest.approx(expected._asdict(), abs=1e-5)
+    gain = rows["BM25, 2 hops"]["difference_to"]["BM25"]["both_gold@10"]
+    expected = paired_difference(scores["BM25, 2 hops"]["both_gold@10"], scores["BM25"]["both_gold@10"], 500, 3)
+    assert gain == pytest.approx(expected._asdict(), abs=1e-5)
+    assert scores["BM25"] == metrics["per_question"]["BM25"]  # one hop is what it was
+    report = (there / "bounds" / "report.md").read_text()
+    for heading in ("## Two hops against one", "## Reading", "## Examples", "Δ F1 to gold passages"):
+        assert heading in report
+    assert not (there / "bounds" / "runs" / "closed_book.trec").exists()
+    assert "closed book" in printed and "gold passages" in printed
+
+
+def test_bounds_need_a_generator_and_options_a_language_model(there: Path, run_main: Main) -> None:
+    code, _, said = run_main("eval", *OPTIONS, "--oracle", "--generator", "none", "--out", "refused")
+    assert code == 2 and "name a generator" in said and not (there / "refused").exists()
+    options = ["--generator", "openai:http://127.0.0.1:9/v1#m", "--llm-options", "temperature=3", "--out", "refused"]
+    code, _, said = run_main("eval", *OPTIONS, *options)
+    assert code == 2 and "does not take the options {'temperature': 3}" in said

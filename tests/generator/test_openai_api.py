@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -162,3 +165,77 @@ def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.Monke
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(MissingExtraError, match=r"\.\[openai\]"):
         OpenAIGenerator("http://127.0.0.1:9/v1", "m")
+
+
+def too_long(body: dict[str, Any], limit: int) -> bool:
+    return sum(len(message["content"]) for message in body["messages"]) > limit
+
+
+CONTEXT = (400, {"error": {"message": "This model's maximum context length is 512 tokens.", "code": 400}})
+
+
+def test_a_prompt_over_the_context_is_sent_with_fewer_passages(ask: Ask, serve: Any) -> None:
+    server = serve(lambda body, attempt: CONTEXT if too_long(body, 1500) else completion("x"))
+    prompt = ask("Where is the very last word?", **{letter: letter * 400 for letter in "ABCDEF"})
+    (answer,) = OpenAIGenerator(server.url, "m", retries=0).generate([prompt])
+    assert 1 <= answer.usage["dropped_passages"] <= 5
+    assert {question(body) for body in server.requests} == {prompt.question}
+    lengths = [sum(len(message["content"]) for message in body["messages"]) for body in server.requests]
+    assert lengths == sorted(lengths, reverse=True) and lengths[-1] <= 1500 < lengths[-2]
+
+
+def test_a_question_over_the_context_is_an_error_that_loses_no_other(ask: Ask, serve: Any, tmp_path: Any) -> None:
+    server = serve(lambda body, attempt: CONTEXT if too_long(body, 1500) else completion("fine"))
+    generator = CachedGenerator(OpenAIGenerator(server.url, "m", retries=0), tmp_path / "answers.sqlite")
+    prompts = [ask("Who?"), ask("Where? " * 300, A="There."), ask("When?")]
+    with pytest.raises(GeneratorError, match=r"answered 2 of 3 questions, 1 failed .*maximum context length"):
+        generator.generate(prompts)
+    asked = len(server.requests)
+    generator.generate([prompts[0], prompts[2]])
+    assert len(server.requests) == asked
+
+
+def test_failures_are_counted_by_their_reason(ask: Ask, serve: Any) -> None:
+    def reply(body: dict[str, Any], attempt: int) -> Any:
+        number = int(question(body))
+        broken = (200, "<html>busy</html>"), (500, {"error": {"message": "down"}}), completion("fine")
+        return broken[min(number % 5, 2)]
+
+    generator = OpenAIGenerator(serve(reply).url, "m", retries=0)
+    with pytest.raises(
+        GeneratorError, match=r"answered 6 of 11 questions, 5 failed .*: 3 with .*\(and 1 other reasons\)"
+    ):
+        generator.generate([ask(str(number)) for number in range(11)])
+
+
+@pytest.mark.parametrize(("owner", "offered"), [("vllm", True), ("somebody", False), (None, False)])
+def test_yes_or_no_is_a_choice_where_the_server_is_vllm(ask: Ask, serve: Any, owner: str | None, offered: bool) -> None:
+    server = serve(lambda body, attempt: completion("yes"))
+    if owner:
+        server.models = [{"id": "m", "object": "model", "created": 0, "owned_by": owner}]
+    generator = OpenAIGenerator(server.url, "m", concurrency=1)
+    generator.generate([ask("Are both long?"), ask("Which is long?"), ask("Is it wide?")])
+    choices = {question(body): body.get("structured_outputs") for body in server.requests}
+    choice = {"choice": ["yes", "no"]} if offered else None
+    assert choices == {"Are both long?": choice, "Which is long?": None, "Is it wide?": choice}
+    assert server.listed == 1
+
+
+def test_a_killed_process_does_not_ask_twice(ask: Ask, serve: Any, tmp_path: Any) -> None:
+    server = serve(lambda body, attempt: completion(question(body)))
+    code = f"""
+import os, signal
+from rag_ese.generator import CachedGenerator, OpenAIGenerator, Prompt
+generator = CachedGenerator(OpenAIGenerator({server.url!r}, "m", concurrency=1), {str(tmp_path / "answers.sqlite")!r})
+for number, _ in enumerate(generator.stream([Prompt(letter, ()) for letter in "abcdefgh"])):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    before = {question(body) for body in server.requests}
+    assert before >= set("abcd")
+    generator = CachedGenerator(OpenAIGenerator(server.url, "m"), tmp_path / "answers.sqlite")
+    prompts = [ask(letter) for letter in "abcdefgh"]
+    assert [answer.text for answer in generator.generate(prompts)] == list("abcdefgh")
+    times = Counter(question(body) for body in server.requests)
+    assert all(times[letter] == 1 for letter in "abcd") and generator.hits == 4

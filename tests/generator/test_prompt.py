@@ -7,7 +7,7 @@ import pytest
 
 from rag_ese.errors import ConfigError, GeneratorError
 from rag_ese.generator import Prompt, extract_short_answer, load_prompt
-from rag_ese.generator.fitting import fit, fit_all
+from rag_ese.generator.fitting import fit, fit_all, over_context
 
 Ask = Callable[..., Prompt]
 TEXTS = {
@@ -115,3 +115,48 @@ def test_a_question_is_never_truncated(ask: Ask) -> None:
     fitted, failure = fit_all([prompt, short], words, 100)
     assert [position for position, _, _ in fitted] == [1]
     assert failure is not None
+
+
+def test_without_passages_the_question_stands_alone(ask: Ask, tmp_path: Path) -> None:
+    system, user = load_prompt().messages(ask("Where is it?"))
+    assert user["content"] == "Question: Where is it?" and "passages" not in system["content"].lower()
+    older = load_prompt(write(tmp_path / "older.yaml", TEXTS))  # names no texts for this case
+    assert [message["content"] for message in older.messages(ask("Where?"))] == ["Be brief.", " Q: Where?"]
+
+
+def test_few_shot(ask: Ask) -> None:
+    zero, few = load_prompt(), load_prompt("hotpotqa-v2-few-shot")
+    prompt = ask("Where is it?", A="There.")
+    messages = few.messages(prompt)
+    assert [message["role"] for message in messages] == ["system", *["user", "assistant"] * 3, "user"]
+    assert [messages[0], messages[-1]] == zero.messages(prompt)
+    assert [message["content"] for message in messages[2::2]] == ["Norway", "no", "Marl Bridge"]
+    text = few.plain_text(prompt)
+    assert text.startswith(messages[0]["content"] + "\n\nPassages:\n\n[1] Odda Venn\n")
+    assert text.count(messages[0]["content"]) == 1 and text.count("Answer:") == 4
+    assert "Answer: Norway\n\nPassages:" in text and text.endswith("Question: Where is it?\nAnswer:")
+    closed = few.messages(ask("Where is it?"))
+    assert not any("Passages:" in message["content"] for message in closed) and len(closed) == 8
+    assert few.hash != zero.hash != load_prompt("hotpotqa-v1").hash
+
+
+def test_wrong_examples(tmp_path: Path) -> None:
+    path = write(tmp_path / "wrong.yaml", TEXTS)
+    path.write_text(path.read_text() + "examples: [{question: Who}]\n")
+    with pytest.raises(ConfigError, match=r"examples\.0\.answer"):
+        load_prompt(path)
+    with pytest.raises(ConfigError, match=r"closed_user in .*missing placeholders \['question'\]"):
+        load_prompt(write(tmp_path / "closed.yaml", TEXTS | {"closed_user": "Say it."}))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "This model's maximum context length is 512 tokens. However, you requested 12 output tokens",
+        "context_length_exceeded",
+        "the request exceeds the available context size, try increasing it",
+        "input exceeds the context window",
+    ],
+)
+def test_what_servers_say_of_a_long_prompt(error: str) -> None:
+    assert over_context(error) and not over_context("no such model") and not over_context("rate limit")
