@@ -9,6 +9,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
+from rag_ese.eval.evidence import markdown_evidence
 from rag_ese.eval.losses import ANSWERED, TOP, markdown_table
 from rag_ese.eval.results import Results, SystemResult
 
@@ -153,6 +154,8 @@ def markdown(results: Results, picture: str | None = None) -> str:
     parts += ["## Retrieval", _markdown_table(results, _RETRIEVAL)]
     if results.generator:
         parts += ["## Answers", _markdown_table(results, _ANSWERS)]
+    if examples := markdown_evidence(results):
+        parts += ["## Where answers stand", examples]
     if losses := markdown_table(results.systems):
         parts += ["## Where funnels lose questions", losses, _LOSSES]
     parts += ["## Cost", _markdown_table(results, _COST), _cost_notes(results)]

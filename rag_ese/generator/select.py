@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 from rag_ese.errors import GeneratorError
 from rag_ese.generator.base import Generator
@@ -14,14 +15,14 @@ from rag_ese.generator.reader import ExtractiveReader
 from rag_ese.generator.transformers_lm import TransformersGenerator
 from rag_ese.generator.vllm_engine import VLLMGenerator
 
-FORMS = "auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL"
+FORMS = "auto, none, reader[:FOLDER], rules, vllm:MODEL, hf:MODEL or openai:URL#MODEL"
 
 
 def resolve(spec: str, notify: Callable[[str], None], template: PromptTemplate | None = None) -> Generator | None:
     """The generator that `spec` names: one of the FORMS; None for `none` (retrieval only).
 
     `auto` takes vLLM when the environment variable RAG_ESE_LLM names a model, vllm is installed and there is a CUDA
-    GPU; else that model at the server OPENAI_BASE_URL; else the extractive reader. It tells `notify` what and why.
+    GPU; else that model at the server OPENAI_BASE_URL; else the trained reader. It tells `notify` what and why.
     Raises GeneratorError for any other form, MissingExtraError when the backend is not installed.
     """
     if spec == "auto":
@@ -29,9 +30,11 @@ def resolve(spec: str, notify: Callable[[str], None], template: PromptTemplate |
         notify(f"generator: {spec} ({reason})")
     if spec == "none":
         return None
-    if spec == "reader":
+    if spec == "rules":
         return ExtractiveReader()
     backend, _, model = spec.partition(":")
+    if backend == "reader":
+        return _reader(model, notify)
     if backend == "vllm" and model:
         return VLLMGenerator(model, template)
     if backend == "hf" and model:
@@ -40,6 +43,17 @@ def resolve(spec: str, notify: Callable[[str], None], template: PromptTemplate |
     if backend == "openai" and url.startswith(("http://", "https://")) and served:
         return OpenAIGenerator(url, served, template)
     raise GeneratorError(f"there is no generator {spec!r}: write {FORMS}")
+
+
+def _reader(folder: str, notify: Callable[[str], None]) -> Generator:
+    """The trained reader in `folder`, or the one that comes with the package. Loads torch."""
+    from rag_ese.reader.trained import TrainedReader
+    from rag_ese.reader.weights import EMBEDDED_READER
+
+    if not folder and not EMBEDDED_READER.exists():
+        notify(f"WARNING: {EMBEDDED_READER} is missing, where the trained reader's weights belong: rules answer instead")
+        return ExtractiveReader()
+    return TrainedReader(Path(folder) if folder else None)
 
 
 def _automatic() -> tuple[str, str]:

@@ -23,7 +23,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_named_backends(said: list[str], tiny_llama: Path) -> None:
     assert resolve("none", said.append) is None
-    assert isinstance(resolve("reader", said.append), ExtractiveReader)
+    assert isinstance(resolve("rules", said.append), ExtractiveReader)
     server = resolve("openai:http://127.0.0.1:9/v1#org/model", said.append)
     assert isinstance(server, OpenAIGenerator)
     assert server.name == "openai:http://127.0.0.1:9/v1#org/model"
@@ -36,7 +36,7 @@ def test_named_backends(said: list[str], tiny_llama: Path) -> None:
     "spec", ["", "gpt", "vllm", "vllm:", "hf:", "openai:http://x", "openai:host#m", "openai:#m", "a:b"]
 )
 def test_unknown_forms(spec: str, said: list[str]) -> None:
-    with pytest.raises(GeneratorError, match="write auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL"):
+    with pytest.raises(GeneratorError, match="write auto, none, reader\\[:FOLDER\\], rules, vllm:MODEL, hf:MODEL or openai:URL#MODEL"):
         resolve(spec, said.append)
 
 
