@@ -1,4 +1,4 @@
-"""`python -m rag_ese.train --config FILE`: trains an elastic encoder, or a reader where the file says `task: reader`."""
+"""`python -m rag_ese.train --config FILE`: trains an elastic encoder, or a reader where FILE says `task: reader`."""
 
 from __future__ import annotations
 

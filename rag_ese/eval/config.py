@@ -28,7 +28,9 @@ class EvalConfig(DataConfig, EncoderConfig, StoreConfig):
     exact: bool = Field(False, description="add the certified exact search of the largest size, and what it looks at")
     controls: str = Field("", description="add rows of rotated vectors: pca (fitted on the pool), random or both")
     index: str = Field("", description="an index folder (default: one is built in indexes/ and found again)")
-    generator: str = Field("auto", description="auto, none, reader[:FOLDER], rules, vllm:MODEL, hf:MODEL or openai:URL#MODEL")
+    generator: str = Field(
+        "auto", description="auto, none, reader[:FOLDER], rules, vllm:MODEL, hf:MODEL or openai:URL#MODEL"
+    )
     prompt: str = Field("hotpotqa-v1", description="prompt file for language models: a bundled name or a path")
     top_k: int = Field(10, ge=1, description="passages that the generator reads")
     depth: int = Field(100, ge=1, description="passages that are retrieved per question")

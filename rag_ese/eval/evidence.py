@@ -10,7 +10,7 @@ SHOWN = 10
 def markdown_evidence(results: Results) -> str:
     """The first questions as the reference row answers them; empty where its generator names no place."""
     system = next(system for system in results.systems if system.name == results.reference)
-    lines = []
+    lines: list[str] = []
     for question in results.questions:
         answer = system.answers.get(question.id)
         if answer and answer.evidence and len(lines) < SHOWN:

@@ -51,7 +51,7 @@ def _reader(folder: str, notify: Callable[[str], None]) -> Generator:
     from rag_ese.reader.weights import EMBEDDED_READER
 
     if not folder and not EMBEDDED_READER.exists():
-        notify(f"WARNING: {EMBEDDED_READER} is missing, where the trained reader's weights belong: rules answer instead")
+        notify(f"WARNING: the trained reader's weights are missing in {EMBEDDED_READER}: rules answer instead")
         return ExtractiveReader()
     return TrainedReader(Path(folder) if folder else None)
 

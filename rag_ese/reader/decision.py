@@ -50,9 +50,7 @@ def decide(windows: Sequence[Window], scores: Sequence[WindowScores], closed: bo
     return Decision(score, seen, closed=best) if isinstance(best, str) else Decision(score, seen, *best)
 
 
-def _candidates(
-    window: Window, scores: WindowScores, closed: bool
-) -> list[tuple[float, tuple[int, int, int] | str]]:
+def _candidates(window: Window, scores: WindowScores, closed: bool) -> list[tuple[float, tuple[int, int, int] | str]]:
     if closed:
         return [(scores.yes, "yes"), (scores.no, "no")]
     return [(value, window.locate(first, last)) for value, first, last in scores.spans]

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel
+from transformers.utils.logging import disable_progress_bar
 
 from rag_ese.reader.windows import Window
 
@@ -89,8 +90,9 @@ class ReaderModel(nn.Module):
 
 def load_backbone(path: Path) -> nn.Module:
     """The encoder in `path` in float32, without dropout and without its pooler."""
+    disable_progress_bar()
     model: nn.Module = AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32)
-    model.pooler = None  # type: ignore[assignment]
+    model.pooler = None  # type: ignore[assignment]  # never used here, and costs time
     return model
 
 

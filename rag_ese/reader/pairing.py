@@ -23,7 +23,9 @@ def linked(question: str, passages: Sequence[Passage]) -> list[tuple[int, int]]:
     ]
 
 
-def choose_pairs(question: str, passages: Sequence[Passage], merit: Sequence[float], most: int) -> list[tuple[int, int]]:
+def choose_pairs(
+    question: str, passages: Sequence[Passage], merit: Sequence[float], most: int
+) -> list[tuple[int, int]]:
     """At most `most` pairs of passages: linked ones first, then others, each by what its two passages merit together.
 
     `merit` is one number per passage, the higher the more likely it holds the answer or leads to it.

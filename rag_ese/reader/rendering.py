@@ -107,8 +107,8 @@ def _example(row: Reading, passages: list[Passage], rng: random.Random, cutter: 
 def _limits(lengths: Sequence[int], room: int) -> list[int]:
     """How many tokens each text may have: the shorter ones all of theirs, the longer ones the rest in equal parts."""
     limits = [0] * len(lengths)
-    for left, number in zip(range(len(lengths), 0, -1), sorted(range(len(lengths)), key=lengths.__getitem__), strict=True):
-        limits[number] = min(lengths[number], room // left)
+    for done, number in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):
+        limits[number] = min(lengths[number], room // (len(lengths) - done))
         room -= limits[number]
     return limits
 

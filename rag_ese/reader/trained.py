@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from rag_ese.encoder.device import choose_device, choose_dtype
@@ -83,7 +83,7 @@ class TrainedReader(Generator):
         flat = [window for each in windows for window in each]
         found = dict(score_windows(self._model, flat, BUDGET, KEEP))
         ends = list(accumulate(map(len, windows), initial=0))
-        return [[found[place] for place in range(*bounds)] for bounds in zip(ends, ends[1:], strict=False)]
+        return [[found[place] for place in range(*bounds)] for bounds in pairwise(ends)]
 
     def _paired(
         self, prompt: Prompt, cutter: Cutter, windows: Sequence[Window], scores: Sequence[WindowScores]

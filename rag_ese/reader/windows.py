@@ -112,7 +112,7 @@ class Cutter:
 
     def window(self, question: str, passages: Sequence[Passage], stretches: Sequence[Stretch]) -> Window:
         """The window of a question and stretches; `passages` are what their numbers mean."""
-        parts = [[self._cls], self._question(question), [self._sep]]
+        parts: list[Sequence[int] | Int64s] = [[self._cls], self._question(question), [self._sep]]
         owners = [-1] * 3
         for number, stretch in enumerate(stretches):
             passage = passages[stretch.passage]
