@@ -52,7 +52,7 @@ def from_arguments(model: type[Model], arguments: argparse.Namespace) -> Model:
 
 def load(model: type[Model], path: Path | None = None, overrides: dict[str, Any] | None = None) -> Model:
     """Reads and checks a configuration. Raises ConfigError with one sentence that names the key and its remedy."""
-    values = {**(_read_yaml(path) if path else {}), **(overrides or {})}
+    values = {**(read_yaml(path) if path else {}), **(overrides or {})}
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -64,7 +64,8 @@ def _by_key(model: type[StrictModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a configuration file, unchecked. Raises ConfigError for what is no YAML file of keys."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -128,6 +128,33 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Where a reader found its answer: characters `start` to `end` (exclusive) of the text of the passage `id`.
+
+    Yes and no stand nowhere: `start` and `end` are both where the sentence begins that supports them most. `score` is
+    between 0 and 1, comparable within one reader. `sentence` is the text around the answer.
+    """
+
+    id: str
+    title: str
+    start: int
+    end: int
+    score: float
+    sentence: str
+    sentence_start: int
+
+    def marked(self, mark: str = "**") -> str:
+        """The sentence with the answer between two marks.
+
+        >>> Evidence("f3", "Ada Lovelace", 24, 28, 0.9, "She was born in 1815.", 8).marked()
+        'She was born in **1815**.'
+        """
+        first, last = self.start - self.sentence_start, self.end - self.sentence_start
+        answer = self.sentence[first:last]
+        return f"{self.sentence[:first]}{mark}{answer}{mark}{self.sentence[last:]}" if answer else self.sentence
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a generator said. `supporting_facts` is None where the generator names no evidence."""
 
@@ -135,3 +162,5 @@ class Answer:
     supporting_facts: tuple[SupportingFact, ...] | None = None
     usage: dict[str, int] = field(default_factory=dict)
     """Counts such as prompt_tokens and completion_tokens, where the backend reports them."""
+    evidence: Evidence | None = None
+    """Where the answer stands, from generators that read it off a passage."""

@@ -17,7 +17,7 @@ LAYERS = [
     ["errors", "types"],
     ["config", "progress"],
     ["cli", "data"],
-    ["encoder", "index", "generator", "objectives"],
+    ["encoder", "index", "generator", "objectives", "reader"],
     ["retriever", "training", "indexing"],
     ["pipeline"],
     ["eval", "integrations", "distributed", "train", "export"],
@@ -25,7 +25,7 @@ LAYERS = [
 ]
 """From the bottom; a part may use those of lower layers. `indexing` composes data, encoder and index."""
 
-BESIDE = {("types", "errors")}
+BESIDE = {("types", "errors"), ("reader", "encoder"), ("reader", "generator"), ("generator", "reader")}
 """Uses within a layer."""
 
 COMMANDS = {("index", "indexing"), ("index", "encoder")}

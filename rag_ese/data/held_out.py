@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from rag_ese.data.training_rows import Row
+
+class HasTexts(Protocol):
+    """A row whose first two texts say what it belongs to."""
+
+    @property
+    def texts(self) -> tuple[str, ...]: ...
+
+
+Row = TypeVar("Row", bound=HasTexts)
 
 
 def hold_out(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -26,7 +35,7 @@ def hold_out(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], l
     return train, [row for row, group in zip(rows, groups, strict=True) if group in chosen]
 
 
-def _groups(rows: Sequence[Row]) -> list[int]:
+def _groups(rows: Sequence[HasTexts]) -> list[int]:
     """The same number for rows that are connected by their first two texts."""
     parent = list(range(len(rows)))
 

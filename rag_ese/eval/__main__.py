@@ -16,9 +16,11 @@ from rag_ese.cli import Command, notice, run
 from rag_ese.errors import MissingExtraError, disk_errors
 from rag_ese.eval import comparison, plot, report, sts_plot, sts_report
 from rag_ese.eval import hotpotqa as hotpotqa_study
+from rag_ese.eval import squad as squad_study
 from rag_ese.eval import sts as sts_study
 from rag_ese.eval.comparison import CompareConfig
 from rag_ese.eval.config import RUNS, EvalConfig
+from rag_ese.eval.squad import SquadConfig
 from rag_ese.eval.sts_config import StsConfig
 
 
@@ -95,9 +97,15 @@ def compare(config: CompareConfig) -> None:
     _show([comparison.table(comparison.compare_runs(config))], legend, [], 140)
 
 
+def squad(config: SquadConfig) -> None:
+    results = squad_study.evaluate(config)
+    _print_json(results) if config.as_json else _say(squad_study.sentence(results))
+
+
 COMMANDS = {
     "hotpotqa": Command(EvalConfig, hotpotqa, "retrieval and answer quality, time and memory by size"),
     "sts": Command(StsConfig, sts, "sentence similarity by layer and width on the seven STS sets"),
+    "squad": Command(SquadConfig, squad, "the trained reader on SQuAD 1.1 by its official metrics"),
     "compare": Command(CompareConfig, compare, "paired differences between two runs of hotpotqa on the same questions"),
 }
 

@@ -31,7 +31,9 @@ class EvalConfig(DataConfig, EncoderConfig, StoreConfig):
     oracle: bool = Field(False, description="add the ceiling: answers from exactly the gold passages")
     controls: str = Field("", description="add rows of rotated vectors: pca (fitted on the pool), random or both")
     index: str = Field("", description="an index folder (default: one is built in indexes/ and found again)")
-    generator: str = Field("auto", description="auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL")
+    generator: str = Field(
+        "auto", description="auto, none, reader[:FOLDER], rules, vllm:MODEL, hf:MODEL or openai:URL#MODEL"
+    )
     llm_options: str = Field(
         "", description="options of a language model's backend, such as 'max_tokens=32,concurrency=16,dtype=float32'"
     )

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,7 @@ class Results:
                         "system": system.name,
                         "answer": answer and answer.text,
                         "supporting_facts": answer and answer.supporting_facts,
+                        "evidence": answer and answer.evidence and asdict(answer.evidence),
                         "gold": question.answer,
                     }
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -8,11 +8,12 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from rag_ese.errors import StorageError, disk_errors
 from rag_ese.generator.base import Generator, Prompt
-from rag_ese.types import Answer
+from rag_ese.types import Answer, Evidence
 
 _PATIENCE = 60.0
 """Seconds to wait for other processes."""
@@ -69,13 +70,15 @@ class CachedGenerator(Generator):
         if row is None:
             return None
         try:
-            text, facts, usage = json.loads(row[0])
-            return Answer(text, None if facts is None else tuple((title, number) for title, number in facts), usage)
+            text, facts, usage, *rest = json.loads(row[0])
+            known = None if facts is None else tuple((title, number) for title, number in facts)
+            return Answer(text, known, usage, Evidence(**rest[0]) if rest and rest[0] else None)
         except (ValueError, TypeError) as error:
             raise self._corrupt() from error
 
     def _write(self, database: sqlite3.Connection, key: str, answer: Answer) -> None:
-        content = json.dumps([answer.text, answer.supporting_facts, answer.usage])
+        evidence = answer.evidence and asdict(answer.evidence)
+        content = json.dumps([answer.text, answer.supporting_facts, answer.usage, evidence])
         with self._sqlite_errors():
             database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, content))
 

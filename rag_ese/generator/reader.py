@@ -13,7 +13,7 @@ from rag_ese.generator.comparison import answer_comparison
 from rag_ese.generator.identity import code_hash
 from rag_ese.generator.question_type import Kind, kind_of
 from rag_ese.generator.spans import Span, bare_title, content_stems, spans, stems
-from rag_ese.types import Answer, Passage
+from rag_ese.types import Answer, Passage, SupportingFact
 
 _BEST = 5
 """So many sentences are searched for the answer."""
@@ -53,10 +53,10 @@ class ExtractiveReader(Generator):
     hops has one in each. It is a stand-in for a language model, not a rival.
     """
 
-    name = "reader"
+    name = "rules"
 
     def __init__(self) -> None:
-        self.fingerprint = f"reader code={code_hash('reader', 'comparison', 'question_type', 'spans')}"
+        self.fingerprint = f"rules code={code_hash('reader', 'comparison', 'question_type', 'spans')}"
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Answer]]:
         """As Generator.stream, in order; a question without passages gets the empty answer."""
@@ -76,6 +76,13 @@ def read(prompt: Prompt) -> Answer:
     sentence, text = _best_span(prompt.question, ranked[:_BEST], idf) or (ranked[0], ranked[0].passage.title)
     others = (other.fact for other in ranked if other.passage is not sentence.passage)
     return Answer(text, (sentence.fact, *islice(others, 1)))
+
+
+def sentences_by_rules(prompt: Prompt) -> list[SupportingFact]:
+    """Every sentence, best first, by the words that it shares with the question; none where there are no sentences."""
+    if not any(passage.sentences for passage in prompt.passages):
+        return []
+    return [sentence.fact for sentence in rank_sentences(prompt, _idf(prompt))]
 
 
 def _idf(prompt: Prompt) -> dict[str, float]:

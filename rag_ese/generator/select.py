@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,7 +18,7 @@ from rag_ese.generator.reader import ExtractiveReader
 from rag_ese.generator.transformers_lm import TransformersGenerator
 from rag_ese.generator.vllm_engine import VLLMGenerator
 
-FORMS = "auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL"
+FORMS = "auto, none, reader[:FOLDER], rules, vllm:MODEL, hf:MODEL or openai:URL#MODEL"
 
 
 def read_options(text: str) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def resolve(
     """The generator that `spec` names: one of the FORMS; None for `none` (retrieval only).
 
     `auto` takes vLLM when the environment variable RAG_ESE_LLM names a model, vllm is installed and there is a CUDA
-    GPU; else that model at the server OPENAI_BASE_URL; else the extractive reader. It tells `notify` what and why.
+    GPU; else that model at the server OPENAI_BASE_URL; else the trained reader. It tells `notify` what and why.
     `options` are keyword arguments of the language model's class. Raises GeneratorError for any other form or option,
     MissingExtraError when the backend is not installed.
     """
@@ -49,9 +50,11 @@ def resolve(
         notify(f"generator: {spec} ({reason})")
     if spec == "none":
         return None
-    if spec == "reader":
+    if spec == "rules":
         return ExtractiveReader()
     backend, _, model = spec.partition(":")
+    if backend == "reader":
+        return _reader(model, notify)
     url, _, served = model.rpartition("#")
     try:
         if backend == "vllm" and model:
@@ -63,6 +66,17 @@ def resolve(
     except TypeError as error:
         raise GeneratorError(f"{backend} does not take the options {dict(options or {})}: {error}") from error
     raise GeneratorError(f"there is no generator {spec!r}: write {FORMS}")
+
+
+def _reader(folder: str, notify: Callable[[str], None]) -> Generator:
+    """The trained reader in `folder`, or the one that comes with the package. Loads torch."""
+    from rag_ese.reader.trained import TrainedReader
+    from rag_ese.reader.weights import EMBEDDED_READER
+
+    if not folder and not EMBEDDED_READER.exists():
+        notify(f"WARNING: the trained reader's weights are missing in {EMBEDDED_READER}: rules answer instead")
+        return ExtractiveReader()
+    return TrainedReader(Path(folder) if folder else None)
 
 
 def _automatic() -> tuple[str, str]:

@@ -39,7 +39,7 @@ FILES = ["L2-d64", "L6-d768", "L2-d64_50_L6-d768_10", "L6-d64_20", "BM25", "L6-d
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder in which the command has run once, as users run it."""
     folder = tmp_path_factory.mktemp("study")
-    command = [sys.executable, "-m", "rag_ese.eval", *OPTIONS, *FUNNELS, "--generator", "reader", "--out", "out"]
+    command = [sys.executable, "-m", "rag_ese.eval", *OPTIONS, *FUNNELS, "--generator", "rules", "--out", "out"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (folder / "console").write_text(done.stdout)
@@ -74,7 +74,7 @@ def test_the_record_says_what_was_done(metrics: dict[str, Any]) -> None:
     assert metrics["data"]["source"] == "bundled sample" and metrics["data"]["revision"].startswith("xxh3:")
     assert metrics["pool"]["passages"] == len(load_sample().passages)  # the pool of all questions, not of these 20
     assert (metrics["model"]["name"], metrics["model"]["depth"], metrics["model"]["width"]) == ("embedded", 6, 768)
-    assert metrics["generator"]["name"] == "reader" and metrics["reference"] == "L6-d768"
+    assert metrics["generator"]["name"] == "rules" and metrics["reference"] == "L6-d768"
     assert metrics["encoding"]["passages"] == metrics["pool"]["passages"] and metrics["encoding"]["layers"] == [2, 6]
     assert metrics["hardware"]["cores"] >= 1 and metrics["versions"]["faiss-cpu"] and metrics["peak_memory_bytes"] > 0
     assert [system["name"] for system in metrics["systems"]] == ROWS == list(metrics["per_question"])
@@ -164,7 +164,7 @@ def test_people_are_told_that_it_is_the_sample(home: Path, metrics: dict[str, An
 
 
 def test_the_same_again_finds_index_and_answers(there: Path, run_main: Main, metrics: dict[str, Any]) -> None:
-    code, printed, said = run_main("eval", *OPTIONS, *FUNNELS, "--generator", "reader", "--out", "again", "--json")
+    code, printed, said = run_main("eval", *OPTIONS, *FUNNELS, "--generator", "rules", "--out", "again", "--json")
     assert code == 0 and "index: found" in said
     summary = json.loads(printed)
     written = json.loads((there / "again" / "metrics.json").read_text())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,12 @@ def said() -> list[str]:
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAG_ESE_LLM", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(select, "_reader", lambda folder, notify: ExtractiveReader())  # tests/reader has its own
 
 
 def test_named_backends(said: list[str], tiny_llama: Path) -> None:
     assert resolve("none", said.append) is None
-    assert isinstance(resolve("reader", said.append), ExtractiveReader)
+    assert isinstance(resolve("rules", said.append), ExtractiveReader)
     server = resolve("openai:http://127.0.0.1:9/v1#org/model", said.append)
     assert isinstance(server, OpenAIGenerator)
     assert server.name == "openai:http://127.0.0.1:9/v1#org/model"
@@ -36,7 +38,7 @@ def test_named_backends(said: list[str], tiny_llama: Path) -> None:
     "spec", ["", "gpt", "vllm", "vllm:", "hf:", "openai:http://x", "openai:host#m", "openai:#m", "a:b"]
 )
 def test_unknown_forms(spec: str, said: list[str]) -> None:
-    with pytest.raises(GeneratorError, match="write auto, none, reader, vllm:MODEL, hf:MODEL or openai:URL#MODEL"):
+    with pytest.raises(GeneratorError, match=re.escape(f"write {select.FORMS}")):
         resolve(spec, said.append)
 
 

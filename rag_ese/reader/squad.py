@@ -1,0 +1,36 @@
+"""SQuAD 1.1's official metrics (Rajpurkar et al. 2016, arXiv:1606.05250; the semantics of evaluate-v1.1)."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+
+
+def normalise(text: str) -> str:
+    """Lower case, without ASCII punctuation, without articles, with single blanks.
+
+    >>> normalise("The  Eiffel-Tower, in Paris")
+    'eiffeltower in paris'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def score(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
+    """(exact match, F1) of the prediction, each the best over the right answers; values between 0 and 1.
+
+    >>> score("in the Paris", ["Paris", "Lyon"])
+    (0.0, 0.6666666666666666)
+    """
+    said = normalise(prediction)
+    expected = [normalise(gold) for gold in golds]
+    return max(float(said == gold) for gold in expected), max(_f1(said.split(), gold.split()) for gold in expected)
+
+
+def _f1(said: Sequence[str], expected: Sequence[str]) -> float:
+    common = (Counter(said) & Counter(expected)).total()
+    return 2 * common / (len(said) + len(expected)) if common else 0.0

@@ -1,0 +1,163 @@
+"""The trained reader as a generator: passages alone, then in pairs, and the best answer of all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+from rag_ese.encoder.device import choose_device, choose_dtype
+from rag_ese.generator.base import Generator, Prompt
+from rag_ese.generator.identity import model_identity
+from rag_ese.generator.question_type import Kind, kind_of
+from rag_ese.generator.reader import sentences_by_rules
+from rag_ese.reader.decision import Decision, decide
+from rag_ese.reader.pairing import choose_pairs
+from rag_ese.reader.scoring import WindowScores, score_windows
+from rag_ese.reader.weights import EMBEDDED_READER, load_reader
+from rag_ese.reader.windows import Cutter, Stretch, Window, strides
+from rag_ese.types import Answer, Evidence, Passage, SupportingFact
+
+BUDGET = 8192
+"""Padded tokens of a batch."""
+TOGETHER = 64
+"""Questions whose windows are sorted by length together."""
+PAIRS = 6
+"""Pairs of passages that are read for a question."""
+OVERLAP = 64
+"""Tokens that two stretches of a long passage share."""
+KEEP = 5
+"""Spans of a window that may become the answer."""
+
+
+class TrainedReader(Generator):
+    """Reads with the weights in `folder` (default: those that come with the package); deterministic.
+
+    First every passage alone, then the most promising pairs, so that a second hop is read beside the first; `pairs`
+    is how many. Questions that ask whether something is so are answered by yes or no where `closed` says so. A question
+    without passages gets the empty answer. Raises ModelError for a folder that is no trained reader.
+    """
+
+    def __init__(
+        self, folder: Path | None = None, device: str = "auto", pairs: int = PAIRS, closed: bool = True
+    ) -> None:
+        folder = folder or EMBEDDED_READER
+        reader = load_reader(folder)
+        chosen = choose_device(device)
+        dtype = choose_dtype("auto", chosen)
+        self._model = reader.model.to(chosen)
+        self._model.backbone.to(dtype)
+        self._tokenizer, self._max_tokens, self._pairs = reader.tokenizer, reader.max_tokens, pairs
+        self._closed = closed
+        self.name = "reader"
+        code = hashlib.blake2b(digest_size=8)
+        for file in sorted(Path(__file__).parent.glob("*.py")):
+            code.update(file.read_bytes())
+        weights, options = model_identity(str(folder)), f"pairs={pairs} closed={closed}"
+        self.fingerprint = f"reader weights={weights} {dtype} {options} code={code.hexdigest()}"
+
+    def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Answer]]:
+        """As Generator.stream, in order."""
+        for start in range(0, len(prompts), TOGETHER):
+            part = prompts[start : start + TOGETHER]
+            yield from enumerate(self._read(part), start)
+
+    def _read(self, prompts: Sequence[Prompt]) -> list[Answer]:
+        cutter = Cutter(self._tokenizer, self._max_tokens)
+        cutter.learn([text for prompt in prompts for text in _texts(prompt)])
+        alone = [_alone(prompt, cutter) for prompt in prompts]
+        scored = self._score(alone)
+        pairs = [
+            self._paired(prompt, cutter, windows, scores)
+            for prompt, windows, scores in zip(prompts, alone, scored, strict=True)
+        ]
+        beside = self._score(pairs)
+        return [
+            self._answer(prompt, cutter, [*windows, *more], [*scores, *others])
+            for prompt, windows, more, scores, others in zip(prompts, alone, pairs, scored, beside, strict=True)
+        ]
+
+    def _score(self, windows: Sequence[Sequence[Window]]) -> list[list[WindowScores]]:
+        """The scores of each question's windows, all of them sorted by length together."""
+        flat = [window for each in windows for window in each]
+        found = dict(score_windows(self._model, flat, BUDGET, KEEP))
+        ends = list(accumulate(map(len, windows), initial=0))
+        return [[found[place] for place in range(*bounds)] for bounds in pairwise(ends)]
+
+    def _paired(
+        self, prompt: Prompt, cutter: Cutter, windows: Sequence[Window], scores: Sequence[WindowScores]
+    ) -> list[Window]:
+        merit = [float("-inf")] * len(prompt.passages)
+        for window, each in zip(windows, scores, strict=True):
+            passage = window.stretches[0].passage
+            merit[passage] = max(merit[passage], each.total)
+        pairs = choose_pairs(prompt.question, prompt.passages, merit, self._pairs)
+        return [_together(prompt, pair, cutter) for pair in pairs]
+
+    def _answer(
+        self, prompt: Prompt, cutter: Cutter, windows: Sequence[Window], scores: Sequence[WindowScores]
+    ) -> Answer:
+        closed = self._closed and kind_of(prompt.question) is Kind.YES_NO
+        if not windows or not (closed or any(each.spans for each in scores)):
+            return Answer("", ())
+        return answer_of(prompt, decide(windows, scores, closed), cutter)
+
+
+def answer_of(prompt: Prompt, decision: Decision, cutter: Cutter) -> Answer:
+    """The answer in words, with its place and with the sentences that support it: one of each of two passages."""
+    if decision.closed:
+        facts = [fact for number in decision.seen for fact in _best_facts(prompt, [number])]
+        passage = prompt.passages[decision.seen[0]]
+        start = sum(map(len, passage.sentences[: facts[0][1]])) if facts else 0
+        return Answer(decision.closed, tuple(facts), evidence=_evidence(passage, start, start, decision.score))
+    passage = prompt.passages[decision.passage]
+    tokens = cutter.tokens(passage.text)
+    start, end = int(tokens.starts[decision.first]), int(tokens.ends[decision.last])
+    others = [number for number in decision.seen if number != decision.passage]
+    others = others or [number for number in range(len(prompt.passages)) if number != decision.passage]
+    facts = [(passage.title, _sentence_at(passage, start)), *_best_facts(prompt, others)]
+    evidence = _evidence(passage, start, end, decision.score)
+    return Answer(passage.text[start:end], tuple(facts), evidence=evidence)
+
+
+def _evidence(passage: Passage, start: int, end: int, score: float) -> Evidence:
+    number = _sentence_at(passage, start)
+    before = sum(map(len, passage.sentences[:number]))
+    return Evidence(passage.id, passage.title, start, end, score, passage.sentences[number], before)
+
+
+def _sentence_at(passage: Passage, start: int) -> int:
+    ends = accumulate(map(len, passage.sentences))
+    return next(number for number, end in enumerate(ends) if start < end)
+
+
+def _best_facts(prompt: Prompt, passages: Sequence[int]) -> list[SupportingFact]:
+    """The sentence of these passages that shares most with the question; none where they have none."""
+    chosen = tuple(prompt.passages[number] for number in passages)
+    return sentences_by_rules(Prompt(prompt.question, chosen))[:1]
+
+
+def _alone(prompt: Prompt, cutter: Cutter) -> list[Window]:
+    """Every passage with words by itself; long ones in stretches that overlap."""
+    windows = []
+    for number, passage in enumerate(prompt.passages):
+        length, room = len(cutter.tokens(passage.text)), cutter.room(prompt.question, [passage])
+        for first, last in strides(length, room, OVERLAP) if length else ():
+            windows.append(cutter.window(prompt.question, prompt.passages, [Stretch(number, first, last)]))
+    return windows
+
+
+def _together(prompt: Prompt, pair: tuple[int, int], cutter: Cutter) -> Window:
+    """Two passages in one window, the better ranked first; what does not fit of either is left out at its end."""
+    passages = [prompt.passages[number] for number in pair]
+    lengths = [len(cutter.tokens(passage.text)) for passage in passages]
+    room = cutter.room(prompt.question, passages)
+    short = min(lengths)
+    limits = [min(length, max(room // 2, room - short)) for length in lengths]
+    stretches = [Stretch(number, 0, limit) for number, limit in zip(pair, limits, strict=True)]
+    return cutter.window(prompt.question, prompt.passages, stretches)
+
+
+def _texts(prompt: Prompt) -> list[str]:
+    return [prompt.question, *(text for passage in prompt.passages for text in (passage.title, passage.text))]
