@@ -57,9 +57,8 @@ def main(config: SpeedConfig) -> None:
     folder = Path(config.reader) if config.reader else None
     readers = {"batched": TrainedReader(folder, "cpu"), "one by one": OneByOne(folder, "cpu")}
     readers["one by one, float32"] = Exact(folder)
-    sys.stdout.write(
-        f"{len(prompts)} questions of {len(prompts[0].passages)} passages, {torch.get_num_threads()} threads\n"
-    )
+    passages, threads = len(prompts[0].passages), torch.get_num_threads()
+    sys.stdout.write(f"{len(prompts)} questions of {passages} passages, {threads} threads\n")
     for name, reader in readers.items():
         reader.generate(prompts[:4])
         started = time.perf_counter()

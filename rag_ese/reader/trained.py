@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rag_ese.encoder.device import choose_device, choose_dtype
 from rag_ese.generator.base import Generator, Prompt
-from rag_ese.generator.identity import model_identity
+from rag_ese.generator.comparison import answer_comparison
+from rag_ese.generator.identity import code_hash, model_identity
 from rag_ese.generator.question_type import Kind, kind_of
 from rag_ese.generator.reader import sentences_by_rules
 from rag_ese.reader.decision import Decision, decide
@@ -23,8 +24,8 @@ BUDGET = 8192
 """Padded tokens of a batch."""
 TOGETHER = 64
 """Questions whose windows are sorted by length together."""
-PAIRS = 6
-"""Pairs of passages that are read for a question."""
+PAIRS = 3
+"""Pairs of passages that are read for a question; chosen on held-out training questions (docs/log.md)."""
 OVERLAP = 64
 """Tokens that two stretches of a long passage share."""
 KEEP = 5
@@ -34,9 +35,11 @@ KEEP = 5
 class TrainedReader(Generator):
     """Reads with the weights in `folder` (default: those that come with the package); deterministic.
 
-    First every passage alone, then the most promising pairs, so that a second hop is read beside the first; `pairs`
-    is how many. Questions that ask whether something is so are answered by yes or no where `closed` says so. A question
-    without passages gets the empty answer. Raises ModelError for a folder that is no trained reader.
+    First every passage alone, then the `pairs` most promising pairs, so that a second hop is read beside the first;
+    where there are pairs, they answer. Questions that ask whether something is so are answered by yes or no where
+    `closed` says so. Comparisons of two passages that the question names, which so few training rows hold, are left to
+    rules where these apply (and `pairs` is not 0); such answers have no `evidence`. A question without passages gets
+    the empty answer. Raises ModelError for a folder that is no trained reader.
     """
 
     def __init__(
@@ -51,11 +54,12 @@ class TrainedReader(Generator):
         self._tokenizer, self._max_tokens, self._pairs = reader.tokenizer, reader.max_tokens, pairs
         self._closed = closed
         self.name = "reader"
+        rules = code_hash("reader", "comparison", "question_type", "spans")
         code = hashlib.blake2b(digest_size=8)
         for file in sorted(Path(__file__).parent.glob("*.py")):
             code.update(file.read_bytes())
         weights, options = model_identity(str(folder)), f"pairs={pairs} closed={closed}"
-        self.fingerprint = f"reader weights={weights} {dtype} {options} code={code.hexdigest()}"
+        self.fingerprint = f"reader weights={weights} {dtype} {options} code={code.hexdigest()}{rules}"
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Answer]]:
         """As Generator.stream, in order."""
@@ -74,7 +78,7 @@ class TrainedReader(Generator):
         ]
         beside = self._score(pairs)
         return [
-            self._answer(prompt, cutter, [*windows, *more], [*scores, *others])
+            self._answer(prompt, cutter, more or windows, others or scores)
             for prompt, windows, more, scores, others in zip(prompts, alone, pairs, scored, beside, strict=True)
         ]
 
@@ -98,6 +102,8 @@ class TrainedReader(Generator):
     def _answer(
         self, prompt: Prompt, cutter: Cutter, windows: Sequence[Window], scores: Sequence[WindowScores]
     ) -> Answer:
+        if self._pairs and (compared := answer_comparison(prompt)):
+            return compared
         closed = self._closed and kind_of(prompt.question) is Kind.YES_NO
         if not windows or not (closed or any(each.spans for each in scores)):
             return Answer("", ())

@@ -21,6 +21,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAG_ESE_LLM", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(select, "_reader", lambda folder, notify: ExtractiveReader())  # tests/reader has its own
+    monkeypatch.setattr(select, "_reader", lambda folder, notify: ExtractiveReader())  # tests/reader has its own
 
 
 def test_named_backends(said: list[str], tiny_llama: Path) -> None:
