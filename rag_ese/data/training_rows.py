@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import xxhash
 
 from rag_ese.data import corpus, hotpotqa, pairs
+from rag_ese.data.held_out import HasTexts
 from rag_ese.data.pairs import filled
 from rag_ese.data.sources import read_source
 from rag_ese.errors import ConfigError, DataError
@@ -22,6 +23,7 @@ from rag_ese.errors import ConfigError, DataError
 Kind = Literal["pairs", "triplets", "scored"]
 Role = Literal["query", "passage"]
 Records = Iterable[tuple[str, object]]
+R = TypeVar("R", bound=HasTexts)
 
 _NLI = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
 _PASSAGE: tuple[Role] = ("passage",)
@@ -84,7 +86,7 @@ def without(rows: Iterable[Row], forbidden: Iterable[Path]) -> tuple[list[Row], 
     their title. A row is left out when one of its first two texts is found there, or all of its hard negatives; from
     other rows the hard negatives that are found are taken away.
     """
-    known = frozenset[int]().union(*(_known(path, corpus.fingerprint(path)) for path in forbidden))
+    known = _all_known(forbidden)
     kept, dropped = [], 0
     for row in rows:
         found = [not known.isdisjoint(_keys(text)) for text in row.texts]
@@ -97,6 +99,16 @@ def without(rows: Iterable[Row], forbidden: Iterable[Path]) -> tuple[list[Row], 
         else:
             kept.append(row)
     return kept, dropped
+
+
+def free_of(rows: Iterable[R], forbidden: Iterable[Path]) -> list[R]:
+    """The rows of which no text stands in evaluation files, compared as `without` compares."""
+    known = _all_known(forbidden)
+    return [row for row in rows if all(known.isdisjoint(_keys(text)) for text in row.texts)]
+
+
+def _all_known(files: Iterable[Path]) -> frozenset[int]:
+    return frozenset[int]().union(*(_known(path, corpus.fingerprint(path)) for path in files))
 
 
 def words_of(text: str) -> str:

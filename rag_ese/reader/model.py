@@ -90,7 +90,7 @@ class ReaderModel(nn.Module):
 
 def load_backbone(path: Path) -> nn.Module:
     """The encoder in `path` in float32, without dropout and without its pooler."""
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     model: nn.Module = AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32)
     model.pooler = None  # type: ignore[assignment]  # never used here, and costs time
     return model

@@ -12,7 +12,7 @@ import numpy as np
 
 from rag_ese.data.held_out import hold_out
 from rag_ese.data.readings import Reading, read_readings
-from rag_ese.data.training_rows import without
+from rag_ese.data.training_rows import free_of
 from rag_ese.errors import DataError
 from rag_ese.reader.rendering import Distractors, Example, Shares, render
 from rag_ese.reader.windows import Cutter
@@ -102,9 +102,10 @@ class ReaderData:
 def _source(options: ReadingSet, config: ReaderTrainConfig, note: Callable[[str], None]) -> _Source:
     rows = list(read_readings(Path(options.path), options.titles))
     if config.exclude:
-        rows, dropped = without(rows, config.exclude)
-        if dropped:
-            note(f"{options.path}: {dropped} rows left out, because an excluded file has their passage or question")
+        free = free_of(rows, config.exclude)
+        if len(free) < len(rows):
+            note(f"{options.path}: {len(rows) - len(free)} rows left out, because an excluded file has a text of theirs")
+        rows = free
     rows = rows[: config.limit]
     if not rows:
         raise DataError(f"{options.path} has no rows to train on: it needs questions whose passages hold the answers")
@@ -122,7 +123,7 @@ def _parts(draws: Sequence[Draw], lengths: Sequence[int], size: int) -> list[lis
     """Draws with their lengths, in parts of about `size` tokens."""
     number = np.cumsum(lengths) // size
     return [
-        [(draws[place], lengths[place]) for place in np.flatnonzero(number == part)]
+        [(draws[place], lengths[place]) for place in np.flatnonzero(number == part).tolist()]
         for part in range(int(number[-1]) + 1)
     ]
 

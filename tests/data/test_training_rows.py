@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rag_ese.data.pairs import distinct_passages, parse, read_pairs
-from rag_ese.data.training_rows import Row, kind_of, read_rows, without
+from rag_ese.data.training_rows import Row, free_of, kind_of, read_rows, without
 from rag_ese.errors import ConfigError, DataError
 
 SQUAD = {"question": "Who built it?", "title": "Ada_Bridge", "context": "Ada Bridge was built by Lee."}
@@ -182,6 +182,7 @@ def test_rows_that_an_evaluation_file_holds_are_left_out(lines: Write, file: Wri
     rows, count = without([*dropped, *kept, mixed], [hotpot, pool])
     assert (rows, count) == ([*kept, row("q", "c", "fine")], len(dropped))
     assert without(dropped, []) == (dropped, 0)
+    assert free_of([*dropped, *kept, mixed], [hotpot, pool]) == kept
 
 
 def test_other_kinds_of_evaluation_files(lines: Write) -> None:
