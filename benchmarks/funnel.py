@@ -1,6 +1,6 @@
 """The fast funnel against FAISS and torch: the same vectors, the same questions, one run.
 
-    python benchmarks/funnel.py --index indexes/hotpotqa --questions TRAIN.json.gz,TRAIN.jsonl.gz --count 1000000 --work /tmp/made
+    python benchmarks/funnel.py --index indexes/hotpotqa --questions TRAIN.json.gz,TRAIN.jsonl.gz --work /tmp/made
 
 Vectors are made from an index folder's (benchmarks/made.py). For every way of searching, the fastest setting is chosen
 that finds `--recall` of the exact results on one half of the questions; times and recall are then those of the other
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from made import Search, bandwidth, brute_force, encoded, flops, in_turns, made_store, questions, timed
+from made import Given, Search, bandwidth, brute_force, encoded, flops, in_turns, made_store, questions, timed
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
@@ -49,8 +49,8 @@ class FunnelConfig(EncoderConfig):
     dims: str = Field("128,256", description="widths of our first stage")
     kinds: str = Field("sketch,ivf-sketch,pq4", description="kinds of index of our first stage")
     bases: str = Field(
-        "64:SQfp16,128:SQfp16,128:SQ8,256:SQ8,128:PQ64x4fs,256:PQ128x4fs,256:RaBitQfs,128:IVF,SQ8,256:IVF,PQ128x4fs",
-        description="IndexRefine's bases, each WIDTH:FAISS FACTORY STRING; IVF stands for IVF with as many lists as ours",
+        "64:SQfp16,128:SQfp16,128:SQ8,128:PQ64x4fs,256:PQ128x4fs,128:IVF,SQ8",
+        description="IndexRefine's bases, each WIDTH:FAISS FACTORY STRING; IVF: with as many lists as our kind ivf has",
     )
     panorama: int = Field(12, ge=0, description="levels of FlatIPPanorama; 0: leave it out")
     queries: int = Field(400, ge=20, description="questions, half of them to choose settings on")
@@ -99,20 +99,11 @@ def ours(config: FunnelConfig, store: Store, encoder: Any, dim: int) -> Iterator
     """Funnels over a store, from question vectors, by the searcher that serves; the smallest shortlists first."""
     layer = max(store.manifest.plan.layers)
     small, full = Size(layer, dim), Size(layer, store.width)
-
-    class Many:
-        def __init__(self, queries: Float32s) -> None:
-            self._queries = queries
-
-        def at(self, size: Size) -> Float32s:
-            cut = self._queries[:, : size.dim]
-            return np.asarray(cut / np.linalg.norm(cut, axis=1, keepdims=True), np.float32)
-
     for keep in _SHORTLISTS:
         searcher = FunnelSearcher(store, encoder, Funnel.parse(f"{small}:{keep} > {full}:{config.k}", layer, full.dim))
 
         def search(queries: Float32s, searcher: FunnelSearcher = searcher) -> Int64s:
-            return np.stack([ranking.rows for ranking in searcher.follow(Many(queries))])
+            return np.stack([ranking.rows for ranking in searcher.follow(Given(queries))])
 
         yield Contender("", f"{store.manifest.plan.kind} {searcher.name}", search, search, store.index_bytes(small))
 
@@ -139,9 +130,7 @@ def refined(config: FunnelConfig, base: Any, refine: Any, name: str) -> Iterator
             cores = os.cpu_count() or 1
             for threads in sorted({1, cores}):
                 setting = f"{name}, {keep} kept{f', {probes} probes' if probes else ''}, {threads} threads"
-                yield Contender(
-                    "", setting, partial(search, threads=threads), partial(search, threads=cores), size
-                )
+                yield Contender("", setting, partial(search, threads=threads), partial(search, threads=cores), size)
 
 
 def pruned(settings: Iterator[Contender], chosen_on: Float32s, exact: Int64s, recall: float) -> Iterator[Contender]:
@@ -179,9 +168,9 @@ def bases(config: FunnelConfig, vectors: Float32s) -> Iterator[tuple[str, Any]]:
         yield f"{factory} of {dim}", base
 
 
-def contenders(config: FunnelConfig, flat: Any, vectors: Float32s, queries: Float32s, exact: Int64s, encoder: Any) -> (
-    Iterator[Contender]
-):
+def contenders(
+    config: FunnelConfig, flat: Any, vectors: Float32s, queries: Float32s, exact: Int64s, encoder: Any
+) -> Iterator[Contender]:
     """All of them at their best setting."""
     faiss, k = faiss_module(), config.k
     cores = os.cpu_count() or 1
@@ -221,7 +210,9 @@ def contenders(config: FunnelConfig, flat: Any, vectors: Float32s, queries: Floa
         for dim in dims:
             settings = pruned(ours(config, store, encoder, dim), queries, exact, config.recall)
             if best := fastest(f"{kind} {dim}", settings, queries, exact, config.recall):
-                yield Contender(f"rag_ese funnel, {kind} of {dim}", best.setting, best.search, best.batch, best.resident)
+                yield Contender(
+                    f"rag_ese funnel, {kind} of {dim}", best.setting, best.search, best.batch, best.resident
+                )
 
 
 def stored(config: FunnelConfig, source: Store, kind: str, dims: list[int]) -> Store:

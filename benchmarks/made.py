@@ -100,6 +100,17 @@ def encoded(encoder: QueryEncoder, texts: Sequence[str], size: Size) -> Float32s
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
+class Given:
+    """Queries whose vectors are known (Q x width): an encoding that only cuts them."""
+
+    def __init__(self, queries: Float32s) -> None:
+        self._queries = queries
+
+    def at(self, size: Size) -> Float32s:
+        cut = self._queries[:, : size.dim]
+        return np.asarray(cut / np.linalg.norm(cut, axis=1, keepdims=True), np.float32)
+
+
 def timed(search: Callable[[Any], object], queries: Sequence[Any]) -> list[float]:
     """Seconds for each."""
     seconds = []

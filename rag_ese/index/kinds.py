@@ -1,4 +1,4 @@
-"""The kinds of index, FAISS's and sketches, and how one is built from vectors on disk without holding them all in memory."""
+"""The kinds of index, FAISS's and sketches; how one is built from vectors on disk without holding all in memory."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ def build_index(
     count = len(vectors)
     index = new_index(kind, dim, count)
     if isinstance(index, SketchIndex):
-        return _build_sketches(kind, vectors, dim, path, progress)
+        _build_sketches(kind, vectors, dim, path, progress)
+        return
     if not index.is_trained:
         _train(index, kind, vectors, dim)
     draft = path.with_suffix(".draft")
@@ -133,7 +134,7 @@ def _centroids(sample: np.ndarray, lists: int) -> np.ndarray:
     if lists < 2:
         return sample[:0]
     clusters = faiss_module().Kmeans(
-        sample.shape[1], lists, niter=10, spherical=True, seed=0, max_points_per_centroid=40
+        sample.shape[1], lists, niter=10, spherical=True, seed=0, min_points_per_centroid=1, max_points_per_centroid=40
     )
     clusters.train(sample)
     return np.asarray(clusters.centroids)

@@ -74,13 +74,17 @@ class SketchIndex:
         sums, rows = np.zeros((len(queries), k), np.int32), np.full((len(queries), k), -1, np.int64)
         if len(queries) >= _FEW:
             ends = np.cumsum([0, *map(len, blocks)])
-            kernels.search_each(held.codes, held.fills, held.rows, allow, weights, np.concatenate(blocks), ends, k, rows, sums)
+            kernels.search_each(
+                held.codes, held.fills, held.rows, allow, weights, np.concatenate(blocks), ends, k, rows, sums
+            )
         else:
             for query, mine in enumerate(blocks):
                 peaks = np.empty(len(mine), np.int32)
                 with kernels.threads_for(len(mine)):
                     kernels.peaks_of(held.codes, held.fills, held.rows, allow, weights[query], mine, peaks)
-                kernels.collect(held.codes, held.fills, held.rows, allow, weights[query], mine, peaks, k, rows[query], sums[query])
+                kernels.collect(
+                    held.codes, held.fills, held.rows, allow, weights[query], mine, peaks, k, rows[query], sums[query]
+                )
         scales = scales * held.step
         bases = queries @ held.mean - np.float32(7.5) * scales * weights.sum(axis=(1, 2))
         scores = sums * scales[:, None] + bases[:, None]
@@ -153,7 +157,8 @@ def open_sketches(path: Path) -> SketchIndex:
             if file.read(len(MAGIC)) != MAGIC:
                 raise ValueError("another format")
             arrays = [_mapped(file, path) for _ in range(8)]
-        if len(arrays[5]) != BLOCK * len(arrays[6]) or len(arrays[6]) != arrays[4][-1] or len(arrays[7]) != len(arrays[6]):
+        blocks = arrays[4][-1]
+        if [len(array) for array in arrays[5:]] != [BLOCK * blocks, blocks, blocks]:
             raise ValueError("arrays that do not fit together")
     except (OSError, ValueError, IndexError) as error:
         raise StoreCorruptError(f"the sketches in {path} cannot be read: build the index again") from error

@@ -75,7 +75,16 @@ def _peaks(sketch: Any, fills: Any, rows: Any, allowed: Any, weights: Any, block
 
 
 def _collect(
-    sketch: Any, fills: Any, rows: Any, allowed: Any, weights: Any, blocks: Any, peaks: Any, k: int, found: Any, best: Any
+    sketch: Any,
+    fills: Any,
+    rows: Any,
+    allowed: Any,
+    weights: Any,
+    blocks: Any,
+    peaks: Any,
+    k: int,
+    found: Any,
+    best: Any,
 ) -> None:
     """The `k` rows with the highest sums into `found` and `best`: best first, lower rows first among equals.
 
@@ -105,7 +114,16 @@ def _collect(
 
 
 def _search_each(
-    sketch: Any, fills: Any, rows: Any, allowed: Any, weights: Any, blocks: Any, ends: Any, k: int, found: Any, best: Any
+    sketch: Any,
+    fills: Any,
+    rows: Any,
+    allowed: Any,
+    weights: Any,
+    blocks: Any,
+    ends: Any,
+    k: int,
+    found: Any,
+    best: Any,
 ) -> None:
     """Many queries, each by one thread: query q looks through blocks[ends[q] : ends[q + 1]]."""
     for query in numba.prange(len(ends) - 1):
