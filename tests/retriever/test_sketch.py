@@ -182,6 +182,21 @@ def test_a_funnel_that_keeps_more_than_there_is_equals_exact_search(store: Store
     np.testing.assert_allclose(ranking.scores, np.sort(scores)[::-1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_large_files_are_read_as_they_are_mapped(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    like_embeddings(300, 24).astype(dtype).tofile(tmp_path / "v")
+    rows = np.array([7, 0, 299, 7])
+    mapped = [VectorFile(tmp_path / "v", 24, dtype).rows(rows, dim) for dim in (24, 8)]
+    monkeypatch.setattr("rag_ese.index.vectors._LARGE", 1)
+    file = VectorFile(tmp_path / "v", 24, dtype)
+    for dim, want in zip((24, 8), mapped, strict=True):
+        assert file.rows(rows, dim).tobytes() == want.tobytes()
+        assert file.rows(rows[:0], dim).shape == (0, dim)
+    (tmp_path / "v").write_bytes((tmp_path / "v").read_bytes()[:-1])
+    with pytest.raises(StoreCorruptError, match="ends before row 299"):
+        file.rows(rows, 24)
+
+
 def test_where_reaches_the_sketches(store: Store, encoder: Any) -> None:
     query = encoder.begin(["anything"]).at(Size(6, 8))
     allowed = np.arange(300) % 7 == 0
