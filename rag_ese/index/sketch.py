@@ -104,7 +104,7 @@ class SketchIndex:
 
     def sa_code_size(self) -> int:
         """Bytes per row: codes, and the row's number."""
-        return self._sketches.codes.shape[1] + 4
+        return int(self._sketches.codes.shape[1]) + 4
 
     @property
     def nbytes(self) -> int:
@@ -216,7 +216,7 @@ def _halved(piece: Float32s) -> Iterator[Float32s]:
     return (piece[start : start + 8192] for start in range(0, len(piece), 8192))
 
 
-def _coded(turned: Float32s, step: np.float32) -> npt.NDArray[np.uint8]:
+def _coded(turned: npt.NDArray[np.floating], step: np.float32) -> npt.NDArray[np.uint8]:
     """Rows x d as rows x pairs of 4-bit codes; a missing coordinate is 0."""
     nibbles = np.zeros((len(turned), -(-turned.shape[1] // 2) * 2), np.uint8)
     nibbles[:, : turned.shape[1]] = np.clip(np.floor(turned / step) + 8, 0, 15)

@@ -129,7 +129,7 @@ class VectorFile:
         """As `_map[rows, :dim]`, by reading: that is faster than mapping a page for each row that is met once."""
         kind = self._map.dtype
         found = np.empty((len(rows), dim), kind)
-        target, row_bytes, size = memoryview(found).cast("B"), self.width * kind.itemsize, dim * kind.itemsize
+        target, row_bytes, size = found.data.cast("B"), self.width * kind.itemsize, dim * kind.itemsize
         for at, row in enumerate(range(0, len(rows) * size, size)):
             if os.preadv(self._file, [target[row : row + size]], int(rows[at]) * row_bytes) != size:
                 raise StoreCorruptError(f"{self._path} ends before row {rows[at]}: build the index again")
