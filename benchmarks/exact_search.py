@@ -12,7 +12,7 @@ each index holds the vectors once more: memory is that of twice the vectors and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from made import Search, bandwidth, noisy, timed
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +36,6 @@ from rag_ese.retriever import ExactIndex
 from rag_ese.retriever.searchers import products
 from rag_ese.types import Float32s, Int64s, Size
 
-Search = Callable[[Float32s], Int64s]
 PLAIN = "FAISS FlatIP"
 
 
@@ -53,18 +53,6 @@ class ExactConfig(DataConfig, EncoderConfig):
     levels: str = Field("6,12", description="numbers of Panorama's levels; none: leave it out")
     threads: int = Field(0, ge=0, description="threads of FAISS, torch and ours (default: as they come)")
     seed: int = Field(0, description="seed of the draw and of the noise")
-
-
-def noisy(vectors: Float32s, count: int, noise: float, seed: int) -> Float32s:
-    """`count` rows drawn from `vectors`, perturbed, unit length."""
-    draw = np.random.default_rng(seed)
-    made = np.empty((count, vectors.shape[1]), np.float32)
-    for start in range(0, count, 16384):
-        rows = vectors[draw.integers(0, len(vectors), min(16384, count - start))]
-        shift = draw.standard_normal(rows.shape, dtype=np.float32)
-        rows = rows + noise * shift / np.linalg.norm(shift, axis=1, keepdims=True)
-        made[start : start + len(rows)] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return made
 
 
 def contenders(config: ExactConfig, vectors: Float32s, ours: ExactIndex) -> Iterator[tuple[str, Search]]:
@@ -89,21 +77,6 @@ def by_faiss(index: Any, k: int, queries: Float32s) -> Int64s:
     """With the threads that suit a plain index; Panorama has them as they come."""
     with threads_for(index, len(queries)) if type(index).__name__ == "IndexFlatIP" else nullcontext():
         return index.search(queries, k)[1]  # type: ignore[no-any-return]
-
-
-def timed(search: Search, queries: list[Float32s]) -> list[float]:
-    seconds = []
-    for query in queries:
-        began = time.perf_counter()
-        search(query)
-        seconds.append(time.perf_counter() - began)
-    return seconds
-
-
-def bandwidth(vectors: Float32s) -> float:
-    """Bytes per second of adding up an array larger than the caches, the best of three."""
-    flat = torch.from_numpy(vectors).ravel()
-    return vectors.nbytes / min(timed(lambda _: flat.sum().numpy(), [vectors] * 3))
 
 
 def measure(config: ExactConfig) -> None:

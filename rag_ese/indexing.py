@@ -29,7 +29,8 @@ class StoreConfig(StrictModel):
     """What a store holds and how it is built."""
 
     kind: str = Field(
-        "flat", description="FAISS index: flat, fp16, sq8, hnsw, ivf, panorama, or a FAISS factory string"
+        "flat",
+        description="index: flat, fp16, sq8, hnsw, ivf, panorama, pq4, sketch, ivf-sketch, or a FAISS factory string",
     )
     stored: Literal["float32", "float16"] = Field("float32", description="precision of the full vectors on disk")
     shard: int = Field(4096, ge=1, description="passages encoded between two writes to disk")

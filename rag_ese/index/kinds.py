@@ -1,4 +1,4 @@
-"""The kinds of FAISS index, and how one is built from vectors on disk without holding them all in memory."""
+"""The kinds of index, FAISS's and sketches; how one is built from vectors on disk without holding all in memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rag_ese.errors import ConfigError, MissingExtraError, StoreCorruptError
+from rag_ese.index.sketch import BLOCK, SketchIndex, build_sketches, empty, is_sketch, open_sketches
 from rag_ese.index.vectors import VectorFile
 
 KINDS = {
@@ -21,7 +22,12 @@ KINDS = {
     "hnsw": "graph, fast, held in memory",
     "ivf": "inverted lists, held in memory",
     "panorama": "exact, prunes on prefixes, held in memory",
+    "pq4": "2 bits per dimension, scanned fast, held in memory: a first stage",
+    "sketch": "4 bits per dimension, scanned: a first stage",
+    "ivf-sketch": "the same in inverted lists, fast: a first stage",
 }
+SCANS = ("flat", "fp16", "sq8", "panorama", "pq4", "sketch")
+"""Kinds that compare a query with every row, so that none is missed where all are asked for."""
 _CHUNK = 65536
 _TRAINING_ROWS = 100_000
 _HEADER_COUNT = slice(8, 16)  # where FAISS writes the number of vectors: after the four-letter kind and the dimension
@@ -41,20 +47,28 @@ def faiss_module() -> Any:
 
 def factory_string(kind: str, dim: int, count: int) -> str:
     """The FAISS factory string of a kind; anything that is not one of KINDS is taken for a factory string itself."""
-    lists = int(2 ** np.clip(np.round(np.log2(4 * np.sqrt(max(count, 1)))), 0, 16))
     levels = max(1, dim // 64)
     return {
         "flat": "Flat",
         "fp16": "SQfp16",
         "sq8": "SQ8",
         "hnsw": "HNSW32",
-        "ivf": f"IVF{max(1, min(lists, count // 39))},Flat",
+        "pq4": f"PQ{dim // 2}x4fs",
+        "ivf": f"IVF{lists_for(count)},Flat",
         "panorama": f"FlatIPPanorama{levels}",
     }.get(kind, kind)
 
 
+def lists_for(count: int) -> int:
+    """Inverted lists for `count` rows: about 4 per square root, with rows enough to train each."""
+    lists = int(2 ** np.clip(np.round(np.log2(4 * np.sqrt(max(count, 1)))), 0, 16))
+    return max(1, min(lists, count // 39))
+
+
 def new_index(kind: str, dim: int, count: int) -> Any:
     """An empty index of `kind` for `count` vectors of width `dim`, inner product."""
+    if kind in ("sketch", "ivf-sketch"):
+        return empty(dim)
     faiss = faiss_module()
     try:
         return faiss.index_factory(dim, factory_string(kind, dim, count), faiss.METRIC_INNER_PRODUCT)
@@ -68,6 +82,8 @@ def new_index(kind: str, dim: int, count: int) -> Any:
 def streams(index: Any) -> bool:
     """Whether the index is a plain list of codes, so that its file can be written without holding the codes."""
     faiss = faiss_module()
+    if isinstance(index, SketchIndex):
+        return True
     return type(index) in (faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexScalarQuantizer)
 
 
@@ -77,6 +93,9 @@ def build_index(
     """Writes the index of the first `dim` dimensions of `vectors` to `path`, in whole or not at all."""
     count = len(vectors)
     index = new_index(kind, dim, count)
+    if isinstance(index, SketchIndex):
+        _build_sketches(kind, vectors, dim, path, progress)
+        return
     if not index.is_trained:
         _train(index, kind, vectors, dim)
     draft = path.with_suffix(".draft")
@@ -90,6 +109,41 @@ def build_index(
     os.replace(draft, path)
 
 
+def _build_sketches(
+    kind: str, vectors: VectorFile, dim: int, path: Path, progress: Callable[[int], None] | None
+) -> None:
+    count, draft = len(vectors), path.with_suffix(".draft")
+    sample = vectors.rows(_training_rows(count), dim)
+    # A list of few rows would leave most of its blocks empty.
+    lists = min(lists_for(count), 2 ** round(np.log2(max(count, 1) / (4 * BLOCK)))) if kind == "ivf-sketch" else 0
+    centroids = _centroids(sample, lists)
+    passes = 0
+
+    def pieces() -> Iterator[np.ndarray]:
+        nonlocal passes
+        passes += 1
+        chunks = (vectors.rows(slice(start, start + _CHUNK), dim) for start in range(0, count, _CHUNK))
+        return _reported(chunks, progress if passes == 1 else None)
+
+    build_sketches(draft, count, pieces, sample, centroids)
+    os.replace(draft, path)
+
+
+def _centroids(sample: np.ndarray, lists: int) -> np.ndarray:
+    """The middles of `lists` clusters of unit vectors (lists x d, unit length); none where one list would hold all."""
+    if lists < 2:
+        return sample[:0]
+    clusters = faiss_module().Kmeans(
+        sample.shape[1], lists, niter=10, spherical=True, seed=0, min_points_per_centroid=1, max_points_per_centroid=40
+    )
+    clusters.train(sample)
+    return np.asarray(clusters.centroids)
+
+
+def _training_rows(count: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(0).permutation(count)[:_TRAINING_ROWS])
+
+
 def _reported(chunks: Iterator[np.ndarray], progress: Callable[[int], None] | None) -> Iterator[np.ndarray]:
     for chunk in chunks:
         yield chunk
@@ -99,9 +153,8 @@ def _reported(chunks: Iterator[np.ndarray], progress: Callable[[int], None] | No
 
 def _train(index: Any, kind: str, vectors: VectorFile, dim: int) -> None:
     count = len(vectors)
-    rows = np.sort(np.random.default_rng(0).permutation(count)[:_TRAINING_ROWS])
     try:
-        index.train(vectors.rows(rows, dim))
+        index.train(vectors.rows(_training_rows(count), dim))
     except RuntimeError as error:
         raise ConfigError(
             f"an index of kind {kind} cannot be trained on {count} passages: use --kind flat, or a larger pool"
@@ -128,7 +181,9 @@ def _write(index: Any, path: Path) -> None:
 
 
 def read_index(path: Path) -> Any:
-    """Opens an index file; plain lists of codes are memory-mapped, read-only."""
+    """Opens an index file; sketches and plain lists of codes are memory-mapped, read-only."""
+    if is_sketch(path):
+        return open_sketches(path)
     faiss = faiss_module()
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -150,7 +205,9 @@ def threads_for(index: Any, queries: int) -> Iterator[None]:
 
 
 def tune(index: Any, k: int) -> None:
-    """Sets how much of an approximate index is searched, from the number of results wanted."""
+    """Sets how much of an approximate FAISS index is searched, from the number of results wanted."""
+    if isinstance(index, SketchIndex):
+        return
     faiss = faiss_module()
     inner = faiss.downcast_index(index)
     if isinstance(inner, faiss.IndexIVF):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rag_ese.index.kinds import faiss_module, threads_for
+from rag_ese.index.sketch import SketchIndex
 from rag_ese.index.vectors import VectorFile
 from rag_ese.types import Bools, Float32s, Int64s
 
@@ -23,9 +24,11 @@ def search_selected(
     Kinds that scan are searched by FAISS. Graphs and lists are, too, where many rows are allowed; should they find
     fewer than `k`, and where few rows are allowed, or FAISS cannot select in an index, `vectors` are scored instead.
     """
+    count = int(np.count_nonzero(allowed))
+    if isinstance(index, SketchIndex):
+        return _search_sketches(index, vectors, queries, k, allowed, count)
     faiss = faiss_module()
     inner = faiss.downcast_index(index)
-    count = int(np.count_nonzero(allowed))
     scans = isinstance(inner, faiss.IndexFlat | faiss.IndexScalarQuantizer)
     if scans or count > _FEW:
         share = count / len(allowed)
@@ -36,6 +39,17 @@ def search_selected(
         except RuntimeError:  # an index that takes no selector
             rows = np.full((len(queries), k), -1)
         if scans or (rows >= 0).all():
+            return scores, rows
+    return _exact(vectors, queries, k, np.flatnonzero(allowed))
+
+
+def _search_sketches(
+    index: SketchIndex, vectors: VectorFile, queries: Float32s, k: int, allowed: Bools, count: int
+) -> tuple[Float32s, Int64s]:
+    if not index.lists or count > _FEW:
+        probes = int(index.probes * len(allowed) / count)
+        scores, rows = index.search(queries, k, allowed, probes)
+        if (rows >= 0).all():
             return scores, rows
     return _exact(vectors, queries, k, np.flatnonzero(allowed))
 

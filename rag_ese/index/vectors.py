@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_ese.errors import DataError
+from rag_ese.errors import DataError, StoreCorruptError
 from rag_ese.types import Float32s, Passage, Size
 
 PROGRESS = "progress.json"
@@ -94,11 +96,16 @@ def _unit(vectors: Float32s, first_row: int) -> Float32s:
     return np.asarray(vectors / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
+_LARGE = 1 << 30
+"""Bytes of a file from which on a query's rows are hardly ever those of another one."""
+_GATHERED = 10_000
+
+
 class VectorFile:
     """One depth's vectors, memory-mapped: rows are read when asked for, cut to a width and brought to unit length."""
 
     def __init__(self, path: Path, width: int, dtype: str) -> None:
-        self.width = width
+        self.width, self._path = width, path
         self._map: npt.NDArray[np.floating] = np.memmap(path, DTYPES[dtype], "r").reshape(-1, width)
 
     def __len__(self) -> int:
@@ -110,11 +117,32 @@ class VectorFile:
 
     def rows(self, rows: npt.NDArray[np.int64] | slice, dim: int) -> Float32s:
         """The vectors of `rows` at width `dim`: n x dim, float32, unit length."""
-        cut = np.asarray(self._map[rows, :dim], dtype=np.float32)
+        some = not isinstance(rows, slice) and 0 < len(rows) <= _GATHERED
+        raw = self._gathered(rows, dim) if some and self._map.nbytes >= _LARGE else self._map[rows, :dim]
+        cut = np.asarray(raw, dtype=np.float32)
         if dim == self.width and self._map.dtype == np.float32:
             return cut
         norms = np.linalg.norm(cut, axis=1, keepdims=True)
         return np.asarray(cut / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
+
+    def _gathered(self, rows: Any, dim: int) -> npt.NDArray[np.floating]:
+        """As `_map[rows, :dim]`, by reading: that is faster than mapping a page for each row that is met once."""
+        kind = self._map.dtype
+        found = np.empty((len(rows), dim), kind)
+        target, row_bytes, size = found.data.cast("B"), self.width * kind.itemsize, dim * kind.itemsize
+        for at, row in enumerate(range(0, len(rows) * size, size)):
+            if os.preadv(self._file, [target[row : row + size]], int(rows[at]) * row_bytes) != size:
+                raise StoreCorruptError(f"{self._path} ends before row {rows[at]}: build the index again")
+        return found
+
+    @cached_property
+    def _file(self) -> int:
+        """The file, open for as long as this object lives, and not read ahead."""
+        file = os.open(self._path, os.O_RDONLY)
+        weakref.finalize(self, os.close, file)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+        return file
 
 
 def layers_of(sizes: Sequence[Size]) -> list[int]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_ese.index import Store
+from rag_ese.index.kinds import SCANS
 from rag_ese.plan.intervals import ENOUGH
 from rag_ese.retriever import Funnel, Stage
 from rag_ese.retriever.recall import Float64s, exact_top
@@ -126,8 +127,7 @@ def certain(store: Store, funnel: Funnel) -> bool:
         return False
     if not before:
         return store.manifest.plan.kind in ("flat", "panorama")
-    scanned = store.manifest.plan.kind in ("flat", "panorama", "fp16", "sq8")
-    return scanned and all(stage.keep >= len(store) for stage in before)
+    return store.manifest.plan.kind in SCANS and all(stage.keep >= len(store) for stage in before)
 
 
 def severity(chain: tuple[Size, ...], candidates: Iterable[Candidate]) -> float:

@@ -104,7 +104,7 @@ def _source(options: ReadingSet, config: ReaderTrainConfig, note: Callable[[str]
     if config.exclude:
         free = free_of(rows, config.exclude)
         if len(free) < len(rows):
-            note(f"{options.path}: {len(rows) - len(free)} rows left out, because an excluded file has a text of theirs")
+            note(f"{options.path}: {len(rows) - len(free)} rows left out: an excluded file has a text of theirs")
         rows = free
     rows = rows[: config.limit]
     if not rows:
