@@ -24,6 +24,7 @@ from rag_ese.generator import Prompt
 from rag_ese.reader import trained
 from rag_ese.reader.scoring import WindowScores, score_windows
 from rag_ese.reader.trained import TrainedReader
+from rag_ese.reader.windows import Window
 
 
 class SpeedConfig(StrictModel):
@@ -37,7 +38,7 @@ class SpeedConfig(StrictModel):
 class OneByOne(TrainedReader):
     """The same reader, one window per forward pass and one question at a time."""
 
-    def _score(self, windows: Sequence[Sequence[trained.Window]]) -> list[list[WindowScores]]:
+    def _score(self, windows: Sequence[Sequence[Window]]) -> list[list[WindowScores]]:
         return [
             [scores for window in each for _, scores in score_windows(self._model, [window], 1, trained.KEEP)]
             for each in windows

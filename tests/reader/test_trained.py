@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rag_ese.config import load
 from rag_ese.errors import DataError
 from rag_ese.eval.squad import SquadConfig, evaluate
 from rag_ese.generator import CachedGenerator, ExtractiveReader, Prompt, resolve
@@ -77,7 +78,9 @@ def squad_file(tmp_path: Path) -> Path:
 
 def test_squad_from_file_to_scores(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "predictions.json"
-    results = evaluate(SquadConfig(data=squad_file(tmp_path), reader=str(folder), predictions=out))
+    results = evaluate(
+        load(SquadConfig, None, {"data": squad_file(tmp_path), "reader": str(folder), "predictions": out})
+    )
     assert results["questions"] == 1 and 0 <= results["exact_match"] <= results["f1"] <= 100
     assert json.loads(out.read_text())["a"] in "Ada in Oslo."
 
@@ -97,4 +100,4 @@ def test_files_that_are_not_squad(tmp_path: Path, spoil: Callable[[object], obje
     spoil(content)
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
-        evaluate(SquadConfig(data=file))
+        evaluate(load(SquadConfig, None, {"data": file}))

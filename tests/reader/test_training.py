@@ -61,6 +61,15 @@ def test_batches_fill_their_budget_and_draw_rows_as_often_as_said(rows: Path, ho
     assert len(questions) == 2 and questions < {row.question for row in read_readings(rows)}
 
 
+def test_rows_of_excluded_files_are_left_out(rows: Path, hops: Path, tmp_path: Path) -> None:
+    excluded, said = tmp_path / "evaluation.json", list[str]()
+    excluded.write_text(json.dumps(json.loads(hops.read_text())[:1]))
+    config = options(tmp_path / "out", hops, exclude=[str(excluded)])
+    planned = ReaderData(config, Cutter(start_reader(96).tokenizer, 96), said.append)
+    assert sum(len(planned.batch(step)) for step in range(len(planned))) == 6 * 3
+    assert len(said) == 1 and "1 rows left out" in said[0]
+
+
 def test_late_rows_come_late(rows: Path, hops: Path) -> None:
     sets = [{"path": str(rows), "passes": 20, "held_out": 0}, {"path": str(hops), "begin": 0.5, "held_out": 0}]
     planned = data(options(rows.parent / "out", data=sets, bucket=1))

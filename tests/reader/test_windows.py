@@ -14,8 +14,8 @@ def test_every_candidate_maps_back_to_its_characters(
     reader: Reader, cutter: Cutter, passages: tuple[Passage, ...]
 ) -> None:
     window = cutter.window("Who was Béla?", passages, [Stretch(1, 2, 9), Stretch(0, 0, 12)])
-    for place in np.flatnonzero(window.owner >= 0):
-        passage, first, last = window.locate(int(place), int(place))
+    for place in np.flatnonzero(window.owner >= 0).tolist():
+        passage, first, last = window.locate(place, place)
         tokens = cutter.tokens(passages[passage].text)
         assert first == last and tokens.ids[first] == window.ids[place]
         own = passages[passage].text[tokens.starts[first] : tokens.ends[first]]
