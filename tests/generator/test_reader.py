@@ -159,4 +159,4 @@ def test_fingerprint_and_progress(ask: Ask) -> None:
     reader = ExtractiveReader()
     assert len(reader.generate([ask("Who?"), ask("Where?")], seen.append)) == 2
     assert seen == [1, 2]
-    assert reader.fingerprint.startswith("reader code=")
+    assert reader.fingerprint.startswith("rules code=")
