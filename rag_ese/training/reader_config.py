@@ -31,6 +31,7 @@ class ReaderTrainConfig(StrictModel):
     task: Literal["reader"] = Field(description="reader")
     out: Path = Field(description="folder of the run: log, checkpoints, and model/ when it is done")
     data: list[ReadingSet] = Field(min_length=1, description="data sets: path, passes, begin and what is shown")
+    init: str | None = Field(None, description="reader to start from: embedded, or the model/ folder of a run")
     exclude: list[Path] = Field([], description="evaluation files: rows that share a text with them are dropped")
     limit: int | None = Field(None, ge=1, description="rows of each data set, for a trial")
     max_tokens: int = Field(288, ge=64, le=512, description="longest window: question and passages")

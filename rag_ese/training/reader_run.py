@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 from rag_ese.encoder.device import choose_device
 from rag_ese.errors import StorageError, disk_errors
 from rag_ese.reader.model import ReaderModel
-from rag_ese.reader.weights import save_reader, start_reader
+from rag_ese.reader.weights import EMBEDDED_READER, Reader, load_reader, save_reader, start_reader
 from rag_ese.reader.windows import Cutter
 from rag_ese.training.reader_config import ReaderTrainConfig
 from rag_ese.training.reader_data import ReaderData
@@ -28,7 +29,7 @@ def train_reader(config: ReaderTrainConfig, note: Callable[[str], None]) -> Path
     if folder.exists():
         raise StorageError(f"{folder} exists: this run is done; give another --out, or remove the folder to train anew")
     torch.manual_seed(config.seed)
-    reader = start_reader(config.max_tokens)
+    reader = _first(config)
     reader.model.to(choose_device(config.device))
     # Plain attention: on short inputs its backward pass takes half the time of the fused one (docs/log.md).
     reader.model.backbone.set_attn_implementation("eager")  # type: ignore[operator]
@@ -52,6 +53,13 @@ def train_reader(config: ReaderTrainConfig, note: Callable[[str], None]) -> Path
     save_reader(reader, folder, training)
     note(f"step {counters['step']}: the trained reader is in {folder}")
     return folder
+
+
+def _first(config: ReaderTrainConfig) -> Reader:
+    if config.init is None:
+        return start_reader(config.max_tokens)
+    folder = EMBEDDED_READER if config.init == "embedded" else Path(config.init)
+    return replace(load_reader(folder), max_tokens=config.max_tokens)
 
 
 def _set_dropout(model: ReaderModel, share: float) -> None:

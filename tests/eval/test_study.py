@@ -294,8 +294,8 @@ def test_floor_ceiling_and_two_hops(
         "--cache",
         "none",
     ]
-    code, printed, said = run_main("eval", *OPTIONS, *options, "--generator", "reader")
-    assert code == 0 and "reader answers nothing without passages" in said
+    code, printed, said = run_main("eval", *OPTIONS, *options, "--generator", "rules")
+    assert code == 0 and "rules answers nothing without passages" in said
     written = json.loads((there / "bounds" / "metrics.json").read_text())
     rows = {system["name"]: system for system in written["systems"]}
     hops = [f"{name}, 2 hops" for name in ("L2-d64", "L6-d768", "BM25", "L6-d768 + BM25")]

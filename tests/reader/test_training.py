@@ -138,6 +138,17 @@ def test_what_is_saved_is_what_was_trained(rows: Path, tmp_path: Path) -> None:
     assert torch.allclose(before[moved], after[moved], atol=5e-3)
 
 
+def test_a_second_run_starts_where_the_first_ended(rows: Path, tmp_path: Path) -> None:
+    first = train_reader(options(tmp_path / "first", rows, steps=2, lr=1e-3), quiet)
+    still = {"steps": 1, "lr": 1e-12, "head_lr": 1e-12, "max_tokens": 80}
+    second = train_reader(options(tmp_path / "second", rows, init=str(first), **still), quiet)
+    before, after = (load_reader(folder).model.state_dict() for folder in (first, second))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert load_reader(second).max_tokens == 80
+    with pytest.raises(ModelError, match="gone is not a trained reader"):
+        train_reader(options(tmp_path / "third", rows, init="gone"), quiet)
+
+
 def test_a_folder_that_is_no_reader(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a trained reader"):
         load_reader(tmp_path)

@@ -21,8 +21,9 @@ _PLAIN = (str, int, float)
 class Masks:
     """The filters of one list of documents. Safe to use from several threads: at worst a mask is computed twice."""
 
-    def __init__(self) -> None:
-        self._names: dict[str, None] = {}
+    def __init__(self, before: Masks | None = None) -> None:
+        """`before`: the filters of a list that this one takes the place of; names that were known stay known."""
+        self._names: dict[str, None] = {**before._names} if before else {}
         self._masks: dict[str, Bools] = {}
 
     def note(self, documents: Iterable[Document]) -> None:

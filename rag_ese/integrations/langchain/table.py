@@ -140,9 +140,7 @@ class Table:
         documents = [now.documents[row] for row in rows]
         self._rows = {document.id: row for row, document in enumerate(documents)}
         died = np.full(len(rows), _ALIVE, np.int64)
-        masks = Masks()
-        masks.note(documents)
-        return Generation(now.vectors[rows], died, documents, masks, len(rows), now.number)
+        return Generation(now.vectors[rows], died, documents, Masks(now.masks), len(rows), now.number)
 
 
 def _with_room(now: Generation, more: int, width: int) -> Generation:
