@@ -100,7 +100,7 @@ EVAL = ["eval", "hotpotqa", "--data", "good.json", "--generator", "none"]
         ([*EVAL, "--funnel", "garbage"], "cannot read the funnel stage 'garbage': write SIZE:KEEP stages"),
         ([*EVAL, "--funnel", "64:5 > 64:9"], "the funnel 'L6-d64:5 > L6-d64:9' cannot run"),
         ([*EVAL, "--funnel", "64:5 > 1024:3"], "no size L6-d1024"),
-        ([*EVAL[:-1], "garbage"], "there is no generator 'garbage': write auto, none, reader[:FOLDER], rules, vllm:MODEL"),
+        ([*EVAL[:-1], "garbage"], "there is no generator 'garbage': write auto, none, reader[:FOLDER], rules,"),
         ([*EVAL, "--prompt", "gone"], "there is no prompt 'gone': choose hotpotqa-v1"),
         ([*EVAL[:-1], "rules", "--cache", "file/x"], "creating the folder file failed"),
         ([*EVAL[:-1], "rules", "--cache", "file"], "the answer cache file is damaged or no cache"),
