@@ -24,7 +24,7 @@ from rag_ese.eval.cost import hardware, versions
 from rag_ese.eval.retrieval import score
 from rag_ese.index import Store
 from rag_ese.indexing import read_layers
-from rag_ese.retriever.searchers import rank
+from rag_ese.retriever.searchers import products, rank
 from rag_ese.types import Float32s, Int64s, Question, Size
 
 _KEEP = 10
@@ -72,7 +72,7 @@ class Depths:
         vectors = self.store.vectors(self.full.layers)
         queries = self.queries[self.full.layers]
         return [
-            rank(query, rows, vectors.rows(rows, self.full.dim), _KEEP).rows
+            rank(rows, products(vectors.rows(rows, self.full.dim), query), _KEEP).rows
             for query, rows in zip(queries, found, strict=True)
         ]
 

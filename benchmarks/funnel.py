@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ from rag_ese.cli import Command, run
 from rag_ese.encoder.config import EncoderConfig
 from rag_ese.eval.cost import hardware, versions
 from rag_ese.index import Store
-from rag_ese.index.kinds import faiss_module, lists_for
+from rag_ese.index.kinds import exceptions, faiss_module, lists_for
 from rag_ese.retriever import ExactIndex, Funnel, FunnelSearcher
 from rag_ese.retriever.recall import recalls
+from rag_ese.retriever.search_plan import index_bytes
 from rag_ese.types import Float32s, Int64s, Size
 
 PLAIN = "FAISS FlatIP"
+_MIDDLES = (50, 100, 150, 200, 300)
 _SHORTLISTS = (50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 4000)
 
 
@@ -47,7 +50,7 @@ class FunnelConfig(EncoderConfig):
     count: int = Field(1_000_000, ge=1000, description="vectors")
     noise: float = Field(0.4, ge=0, description="length of the noise added to each")
     dims: str = Field("128,256", description="widths of our first stage")
-    kinds: str = Field("sketch,ivf-sketch,pq4", description="kinds of index of our first stage")
+    kinds: str = Field("sketch,ivf-sketch,pq4,pq4; L6-d256=sq8", description="kinds of index of our first stage")
     bases: str = Field(
         "64:SQfp16,128:SQfp16,128:SQ8,128:PQ64x4fs,256:PQ128x4fs,128:IVF,SQ8",
         description="IndexRefine's bases, each WIDTH:FAISS FACTORY STRING; IVF: with as many lists as our kind ivf has",
@@ -98,14 +101,19 @@ def fastest(
 def ours(config: FunnelConfig, store: Store, encoder: Any, dim: int) -> Iterator[Contender]:
     """Funnels over a store, from question vectors, by the searcher that serves; the smallest shortlists first."""
     layer = max(store.manifest.plan.layers)
-    small, full = Size(layer, dim), Size(layer, store.width)
-    for keep in _SHORTLISTS:
-        searcher = FunnelSearcher(store, encoder, Funnel.parse(f"{small}:{keep} > {full}:{config.k}", layer, full.dim))
+    small, full, kinds = Size(layer, dim), Size(layer, store.width), store.manifest.plan.kind
+    middles = [f" > {size}:{keep}" for size in exceptions(kinds) for keep in _MIDDLES] or [""]
+    for middle, keep in product(middles, _SHORTLISTS):
+        if middle and int(middle.split(":")[1]) >= keep:
+            continue
+        text = f"{small}:{keep}{middle} > {full}:{config.k}"
+        searcher = FunnelSearcher(store, encoder, Funnel.parse(text, layer, full.dim))
 
         def search(queries: Float32s, searcher: FunnelSearcher = searcher) -> Int64s:
             return np.stack([ranking.rows for ranking in searcher.follow(Given(queries))])
 
-        yield Contender("", f"{store.manifest.plan.kind} {searcher.name}", search, search, store.index_bytes(small))
+        held = index_bytes(store, Funnel.parse(text, layer, full.dim))
+        yield Contender("", f"{kinds} {searcher.name}", search, search, held)
 
 
 def refined(config: FunnelConfig, base: Any, refine: Any, name: str) -> Iterator[Contender]:
@@ -138,9 +146,9 @@ def pruned(settings: Iterator[Contender], chosen_on: Float32s, exact: Int64s, re
     beyond, kind = 0, ""
     for each in settings:
         here = each.setting.split(" kept")[-1]
-        probes = here.split(" probes")[0] if "probes" in here else ""
-        if probes != kind:
-            kind, beyond = probes, 0
+        same = (here.split(" probes")[0] if "probes" in here else "") + each.setting.partition(" > ")[2]
+        if same != kind:
+            kind, beyond = same, 0
         if beyond >= 3:
             continue
         if float(recalls(list(each.batch(chosen_on[:100])), exact[:100]).mean()) >= recall - 0.004:
@@ -208,6 +216,8 @@ def contenders(
     for kind in config.kinds.split(","):
         store = stored(config, source, kind, dims)
         for dim in dims:
+            if f"L{max(store.manifest.plan.layers)}-d{dim}" in exceptions(kind):
+                continue  # a middle stage
             settings = pruned(ours(config, store, encoder, dim), queries, exact, config.recall)
             if best := fastest(f"{kind} {dim}", settings, queries, exact, config.recall):
                 yield Contender(
@@ -216,7 +226,7 @@ def contenders(
 
 
 def stored(config: FunnelConfig, source: Store, kind: str, dims: list[int]) -> Store:
-    folder = config.work / f"{config.count}-{kind}"
+    folder = config.work / f"{config.count}-{kind.replace('; ', '-').replace('=', '-')}"
     return made_store(folder, source, kind, dims, config.count, config.noise, config.seed, "float32")
 
 

@@ -18,6 +18,7 @@ from rag_ese.encoder import ElasticEncoder
 from rag_ese.encoder.config import EncoderConfig
 from rag_ese.errors import ConfigError, StoreError, StoreMismatchError
 from rag_ese.index import DataEntry, ModelEntry, Plan, Store, build, extend
+from rag_ese.index.kinds import exceptions
 from rag_ese.index.living import is_living
 from rag_ese.index.vectors import layers_of
 from rag_ese.types import Size, parse_sizes
@@ -30,7 +31,8 @@ class StoreConfig(StrictModel):
 
     kind: str = Field(
         "flat",
-        description="index: flat, fp16, sq8, hnsw, ivf, panorama, pq4, sketch, ivf-sketch, or a FAISS factory string",
+        description="index: flat, fp16, sq8, hnsw, ivf, panorama, pq4, sketch, ivf-sketch, or a FAISS factory string; "
+        "sizes of another kind after it: pq4; L6-d256=sq8",
     )
     stored: Literal["float32", "float16"] = Field("float32", description="precision of the full vectors on disk")
     shard: int = Field(4096, ge=1, description="passages encoded between two writes to disk")
@@ -82,11 +84,22 @@ def make_plan(config: StoreConfig, data: DataEntry, encoder: ElasticEncoder, siz
         data=data,
         layers=tuple(layers_of(sizes)),
         sizes=tuple(map(str, sizes)),
-        kind=config.kind,
+        kind=_kinds(config.kind, sizes, encoder),
         stored=config.stored,
         shard=config.shard,
         bm25=config.bm25,
     )
+
+
+def _kinds(kinds: str, sizes: list[Size], encoder: ElasticEncoder) -> str:
+    """The kinds with all sizes in full. Raises ConfigError where one of them is not built."""
+    own = {Size.parse(text, encoder.depth, encoder.width): kind for text, kind in exceptions(kinds).items()}
+    if unknown := sorted(own.keys() - {*sizes}):
+        raise ConfigError(
+            f"the kind {kinds!r} is for {', '.join(map(str, unknown))}, which is not built: the sizes are "
+            f"{', '.join(map(str, sizes))}"
+        )
+    return "; ".join([kinds.split(";")[0].strip(), *(f"{size}={own[size]}" for size in sorted(own))])
 
 
 def data_entry(config: DataConfig, hotpot: HotpotQA) -> DataEntry:

@@ -97,6 +97,8 @@ EVAL = ["eval", "hotpotqa", "--data", "good.json", "--generator", "none"]
         ([*INDEX, "--out", "file/below"], "a part of the path is a file, not a folder"),
         ([*INDEX, "--out", ".", "--name", "file", "--overwrite"], "file exists and is not an index"),
         ([*INDEX, "--name", "../up"], "the name '../up' is not a plain folder name"),
+        ([*EVAL, "--kind", "pq4; 256=sq8"], "the kind 'pq4; 256=sq8' is for L6-d256, which is not built"),
+        ([*EVAL, "--kind", "pq4; 64"], "cannot read '64' in the kind 'pq4; 64'"),
         ([*EVAL, "--funnel", "garbage"], "cannot read the funnel stage 'garbage': write SIZE:KEEP stages"),
         ([*EVAL, "--funnel", "64:5 > 64:9"], "the funnel 'L6-d64:5 > L6-d64:9' cannot run"),
         ([*EVAL, "--funnel", "64:5 > 1024:3"], "no size L6-d1024"),

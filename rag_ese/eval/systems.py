@@ -9,6 +9,7 @@ from typing import Literal
 from rag_ese.index import Store
 from rag_ese.retriever import BM25Searcher, Funnel, FunnelSearcher, HopSearcher, HybridSearcher, Searcher
 from rag_ese.retriever.exact_searcher import ExactSearcher
+from rag_ese.retriever.search_plan import index_bytes
 from rag_ese.retriever.searchers import QueryEncoder
 from rag_ese.types import Size
 
@@ -48,10 +49,9 @@ def systems(
         gathered = store.vector_bytes(max(sizes).layers)
         yield System(certified.name, certified, "exact", certified.index.layout.nbytes, gathered, max(sizes))
     for funnel in dict.fromkeys(funnels):
-        first, last = funnel.stages[0].size, funnel.stages[-1].size
         vectors = sum(store.vector_bytes(layer) for layer in {stage.size.layers for stage in funnel.stages[1:]})
         searcher = FunnelSearcher(store, encoder, funnel)
-        yield System(str(funnel), searcher, "funnel", store.index_bytes(first), vectors, last)
+        yield System(str(funnel), searcher, "funnel", index_bytes(store, funnel), vectors, funnel.stages[-1].size)
     if not store.manifest.plan.bm25:
         return
     yield System(BM25Searcher.name, BM25Searcher(store, depth), "BM25", store.bm25_bytes())

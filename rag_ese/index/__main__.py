@@ -16,7 +16,7 @@ from rag_ese.encoder.config import EncoderConfig
 from rag_ese.errors import ConfigError, DataError
 from rag_ese.index import LivingIndex, Store, build
 from rag_ese.index.estimate import estimate
-from rag_ese.index.kinds import factory_string
+from rag_ese.index.kinds import factory_string, kind_for
 from rag_ese.index.living import is_living
 from rag_ese.indexing import IndexConfig, check_dtype, data_entry, extended, make_plan, sizes_of
 
@@ -145,7 +145,8 @@ def show(store: Store) -> None:
         notice(f"WARNING: {plan.data.fallback}")
     table = Table("size", "index", "bytes", title=f"{store.folder}", title_justify="left")
     for size in store.sizes:
-        table.add_row(str(size), factory_string(plan.kind, size.dim, len(store)), decimal(store.index_bytes(size)))
+        kind = factory_string(kind_for(plan.kind, size), size.dim, len(store))
+        table.add_row(str(size), kind, decimal(store.index_bytes(size)))
     console = Console(soft_wrap=True)
     console.print(table)
     console.print(f"{len(store):,} passages of {plan.data.name}", highlight=False)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rag_ese.errors import StoreError, StoreMismatchError, disk_errors
-from rag_ese.index.kinds import build_index, factory_string, new_index
+from rag_ese.index.kinds import build_index, factory_string, kind_for, new_index
 from rag_ese.index.lexical import FOLDER, build_bm25
 from rag_ese.index.lock import exclusive
 from rag_ese.index.manifest import MANIFEST, FileEntry, Manifest, Plan, entry
@@ -63,8 +63,8 @@ def build_from(
     with disk_errors("building the index in", folder):
         if _exists(folder) and not overwrite:
             return _existing(folder, plan)
-        for size in plan.sizes:  # better refused now than after the encoding
-            new_index(plan.kind, Size.parse(size).dim, 0)
+        for size in map(Size.parse, plan.sizes):  # better refused now than after the encoding
+            new_index(kind_for(plan.kind, size), size.dim, 0)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(folder, "building in"):
             if _exists(folder) and not overwrite:  # built while we came here
@@ -213,9 +213,10 @@ def _index(folder: Path, size: Size, plan: Plan) -> None:
     if path.exists():
         return
     vectors = VectorFile(folder / vector_file(size.layers), plan.model.width, plan.stored)
-    kind = factory_string(plan.kind, size.dim, len(vectors))
-    with progress_bar(f"indexing {size} ({kind})", len(vectors)) as advance:
-        build_index(plan.kind, vectors, size.dim, path, advance)
+    kind = kind_for(plan.kind, size)
+    name = factory_string(kind, size.dim, len(vectors))
+    with progress_bar(f"indexing {size} ({name})", len(vectors)) as advance:
+        build_index(kind, vectors, size.dim, path, advance)
 
 
 def _entries(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_ese.errors import DataError
-from rag_ese.index.kinds import factory_string, new_index, streams
+from rag_ese.index.kinds import factory_string, kind_for, new_index, streams
 from rag_ese.index.manifest import Plan
 from rag_ese.index.passages import EMPTY_POOL
 from rag_ese.index.vectors import DTYPES, LayerEncoder
@@ -45,16 +45,17 @@ def estimate(plan: Plan, passages: Iterable[Passage], encoder: LayerEncoder) -> 
     sample = head[:: max(1, len(head) // _SAMPLE)][:_SAMPLE]
     rate = _rate(encoder, [passage.full for passage in sample], plan.layers)
     sizes = [Size.parse(size) for size in plan.sizes]
-    codes = {size: _code_bytes(plan.kind, size.dim, count) for size in sizes}
+    kinds = {size: kind_for(plan.kind, size) for size in sizes}
+    codes = {size: _code_bytes(kinds[size], size.dim, count) for size in sizes}
     row = plan.model.width * np.dtype(DTYPES[plan.stored]).itemsize
     bm25 = text_bytes // 6 * _BM25_BYTES_PER_WORD if plan.bm25 else 0
-    held = [codes[size] for size in sizes if not streams(new_index(plan.kind, size.dim, count))]
+    held = [codes[size] for size in sizes if not streams(new_index(kinds[size], size.dim, count))]
     return Estimate(
         passages=count,
         seconds=count / rate,
         ram=max([plan.shard * plan.model.width * 4 * len(plan.layers), bm25, *held]),
         disk=text_bytes + count * (16 + row * len(plan.layers)) + sum(codes.values()) + bm25 // 3,
-        kinds={str(size): factory_string(plan.kind, size.dim, count) for size in sizes},
+        kinds={str(size): factory_string(kinds[size], size.dim, count) for size in sizes},
     )
 
 

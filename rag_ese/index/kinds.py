@@ -14,6 +14,7 @@ import numpy as np
 from rag_ese.errors import ConfigError, MissingExtraError, StoreCorruptError
 from rag_ese.index.sketch import BLOCK, SketchIndex, build_sketches, empty, is_sketch, open_sketches
 from rag_ese.index.vectors import VectorFile
+from rag_ese.types import Size
 
 KINDS = {
     "flat": "exact, float32",
@@ -57,6 +58,26 @@ def factory_string(kind: str, dim: int, count: int) -> str:
         "ivf": f"IVF{lists_for(count)},Flat",
         "panorama": f"FlatIPPanorama{levels}",
     }.get(kind, kind)
+
+
+def kind_for(kinds: str, size: Size) -> str:
+    """The kind of `size` in a text such as `pq4; L6-d256=sq8`: one for all sizes, and exceptions.
+
+    >>> kind_for("pq4; L6-d256=sq8", Size(6, 256)), kind_for("pq4; L6-d256=sq8", Size(6, 128))
+    ('sq8', 'pq4')
+    """
+    return exceptions(kinds).get(str(size)) or kinds.split(";")[0].strip()
+
+
+def exceptions(kinds: str) -> dict[str, str]:
+    """Size -> kind, of those sizes that `kinds` gives a kind of their own."""
+    found = {}
+    for part in kinds.split(";")[1:]:
+        size, equals, kind = (each.strip() for each in part.partition("="))
+        if not (size and equals and kind):
+            raise ConfigError(f"cannot read {part.strip()!r} in the kind {kinds!r}: write for example pq4; L6-d256=sq8")
+        found[size] = kind
+    return found
 
 
 def lists_for(count: int) -> int:
@@ -193,10 +214,10 @@ def read_index(path: Path) -> Any:
 
 @contextmanager
 def threads_for(index: Any, queries: int) -> Iterator[None]:
-    """One thread for a single query on a flat index, where sharing the work costs more than it saves (docs/log.md)."""
+    """One thread for a single query where sharing the work costs more than it saves, or is not done (docs/log.md)."""
     faiss = faiss_module()
     before = faiss.omp_get_max_threads()
-    alone = queries == 1 and isinstance(index, faiss.IndexFlat)
+    alone = queries == 1 and isinstance(index, faiss.IndexFlat | faiss.IndexPQFastScan)
     faiss.omp_set_num_threads(1 if alone else before)
     try:
         yield

@@ -31,7 +31,7 @@ from rag_ese.index.generation import (
     generation_file,
     replace_file,
 )
-from rag_ese.index.kinds import KINDS, new_index
+from rag_ese.index.kinds import KINDS, kind_for, new_index
 from rag_ese.index.lock import exclusive, leased
 from rag_ese.index.manifest import DataEntry, FileEntry, Plan, entry
 from rag_ese.index.passages import IDS
@@ -191,8 +191,9 @@ class LivingIndex(Snapshot):
         revision = xxhash.xxh3_64_hexdigest("\n".join(map(_content, batch)).encode())
         name = f"{generation.number:06}-{revision}"
         path = f"segments/{name}"
-        trained = any(not new_index(self.plan.kind, size.dim, len(batch)).is_trained for size in self.sizes)
-        kind = "flat" if trained and self.plan.kind not in KINDS else self.plan.kind  # lists that a batch cannot fill
+        kinds = self.plan.kind
+        trained = any(not new_index(kind_for(kinds, size), size.dim, len(batch)).is_trained for size in self.sizes)
+        kind = "flat" if trained and kinds not in KINDS else kinds  # lists that a batch cannot fill
         plan = self._plan(DataEntry(name="added passages", revision=revision), kind)
         store = build(self.folder / path, plan, lambda: batch, encoder)
         return _with_segment(self.folder, generation, name, path, store)

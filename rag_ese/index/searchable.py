@@ -22,6 +22,12 @@ class Vectors(Protocol):
         """The vectors of `rows` at width `dim`: n x dim, float32, unit length."""
 
 
+class RowScores(Protocol):
+    """Approximate inner products with single rows."""
+
+    def scores(self, rows: Int64s, query: Float32s) -> Float32s: ...
+
+
 class Lexical(Protocol):
     """BM25: a score per row (float32), and the best rows."""
 
@@ -57,6 +63,9 @@ class Searchable(Protocol):
         """Something that is there if `size` can be searched; raises SizeError if not."""
 
     def vectors(self, layer: int) -> Vectors: ...
+
+    def codes(self, size: Size) -> RowScores | None:
+        """Codes that stand for all rows at `size`, to score some by; None where there are none for that."""
 
     def search(self, size: Size, queries: Float32s, k: int, where: Where | None = None) -> tuple[Float32s, Int64s]: ...
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rag_ese.errors import DataError, StoreCorruptError, StoreError
 from rag_ese.index.generation import SegmentEntry, current
 from rag_ese.index.manifest import Plan, check_file
+from rag_ese.index.order import best_first
 from rag_ese.index.passages import IDS
 from rag_ese.index.searchable import Vectors
 from rag_ese.index.store import Store
@@ -83,6 +84,9 @@ class Snapshot:
     def vectors(self, layer: int) -> SegmentedVectors:
         return SegmentedVectors([store.vectors(layer) for store in self.stores], self.starts)
 
+    def codes(self, size: Size) -> None:
+        """None: segments may be indexed in different ways, so re-ranking reads their vectors."""
+
     @cached_property
     def bm25(self) -> LivingBM25:
         if not self.generation.bm25:
@@ -109,7 +113,7 @@ class Snapshot:
             scores.append(part_scores)
             rows.append(np.where(part_rows < 0, -1, part_rows + start))
         all_scores, all_rows = np.hstack(scores), np.hstack(rows)
-        order = np.lexsort((all_rows, -all_scores), axis=1)[:, :k]
+        order = best_first(all_scores, all_rows)[:, :k]
         return np.take_along_axis(all_scores, order, 1), np.take_along_axis(all_rows, order, 1)
 
     def matching(self, where: Where) -> Bools:

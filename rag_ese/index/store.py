@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from rag_ese.errors import SizeError, StoreError, StoreMismatchError
+from rag_ese.index.codes import Codes, codes_of
 from rag_ese.index.kinds import read_index, threads_for, tune
 from rag_ese.index.lexical import BM25, FOLDER
 from rag_ese.index.manifest import Manifest, check_file
 from rag_ese.index.metadata import METADATA_FILES
+from rag_ese.index.order import best_first
 from rag_ese.index.passages import IDS, OFFSETS, TEXTS, PassageFile
 from rag_ese.index.selection import search_selected
 from rag_ese.index.vectors import VectorFile, vector_file
@@ -33,6 +35,7 @@ class Store:
         self.manifest = Manifest.read(folder)
         self._verify = verify
         self._indexes: dict[Size, Any] = {}
+        self._codes: dict[Size, Codes | None] = {}
         self._vectors: dict[int, VectorFile] = {}
         for name, expected in self.manifest.files.items():
             check_file(folder, name, expected, content=False)
@@ -107,7 +110,7 @@ class Store:
             scores, rows = search_selected(index, self.vectors(size.layers), queries, k, allowed)
         else:
             scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        order = np.lexsort((rows, -scores), axis=1)
+        order = best_first(scores, rows)
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
     def matching(self, where: Where) -> Bools:
@@ -128,6 +131,12 @@ class Store:
             self._check(index_file(size))
             self._indexes[size] = read_index(self.folder / index_file(size))
         return self._indexes[size]
+
+    def codes(self, size: Size) -> Codes | None:
+        """The 8-bit codes of all rows at `size`, where its index is of kind sq8."""
+        if size not in self._codes:
+            self._codes[size] = codes_of(self.index(size)) if size in self.sizes else None
+        return self._codes[size]
 
     def index_bytes(self, size: Size) -> int:
         return self.manifest.files[index_file(size)].bytes

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_ese.index import Store
-from rag_ese.index.kinds import SCANS
+from rag_ese.index.kinds import SCANS, kind_for
 from rag_ese.plan.intervals import ENOUGH
 from rag_ese.retriever import Funnel, Stage
 from rag_ese.retriever.recall import Float64s, exact_top
@@ -78,11 +78,12 @@ class Survey:
         """Three stages at every second cut of the grid; the middle one re-ranks what the first one kept."""
         grid = self._grid[::2]
         rows, places = self._search(first)
-        vectors = self._store.vectors(middle.layers)
+        codes, vectors = self._store.codes(middle), self._store.vectors(middle.layers)
         ahead = np.empty((len(rows), self._k, len(grid)), np.int64)
         for query, found in enumerate(rows):
             # A row of -1 is a place that an approximate index left empty; it stands behind all others.
-            scores = products(vectors.rows(np.maximum(found, 0), middle.dim), self._vectors[middle][query])
+            near, mine = np.maximum(found, 0), self._vectors[middle][query]
+            scores = codes.scores(near, mine) if codes else products(vectors.rows(near, middle.dim), mine)
             scores = np.where(found < 0, -np.inf, scores).astype(np.float32)
             ahead[query] = _ahead(found, scores, np.minimum(places[query], len(found) - 1), grid)
         for number, cut in enumerate(grid):
@@ -125,9 +126,10 @@ def certain(store: Store, funnel: Funnel) -> bool:
     *before, last = funnel.stages
     if last.size != max(store.sizes):
         return False
+    kind = kind_for(store.manifest.plan.kind, funnel.stages[0].size)
     if not before:
-        return store.manifest.plan.kind in ("flat", "panorama")
-    return store.manifest.plan.kind in SCANS and all(stage.keep >= len(store) for stage in before)
+        return kind in ("flat", "panorama")
+    return kind in SCANS and all(stage.keep >= len(store) for stage in before)
 
 
 def severity(chain: tuple[Size, ...], candidates: Iterable[Candidate]) -> float:

@@ -24,7 +24,7 @@ from rag_ese.plan.timing import Costs, Measured, encode, estimate, measure
 from rag_ese.progress import progress_bar
 from rag_ese.retriever import Funnel, SearchPlan
 from rag_ese.retriever.recall import Float64s, check_k
-from rag_ese.retriever.search_plan import Asked, Basis, Bytes, Latency, Recall, Source, fingerprint
+from rag_ese.retriever.search_plan import Asked, Basis, Bytes, Latency, Recall, Source, fingerprint, index_bytes
 from rag_ese.retriever.searchers import QueryEncoder
 
 _SHOWN = 8
@@ -119,7 +119,7 @@ def worth_timing(
     lows = _lows(config, store, near, found) if near else np.empty(0)
     best: dict[object, Candidate] = {}
     for each, low in zip(near, lows, strict=True):
-        fits = low >= asked.recall and store.index_bytes(each.chain[0]) <= asked.ram_bytes
+        fits = low >= asked.recall and index_bytes(store, each.funnel) <= asked.ram_bytes
         if fits and (each.chain not in best or costs.of(each.funnel) < costs.of(best[each.chain].funnel)):
             best[each.chain] = each
     acceptable = sorted(best.values(), key=lambda each: costs.of(each.funnel))[: config.timed]
@@ -147,13 +147,12 @@ def row(config: PlanConfig, store: Store, measured: Measured, how_severe: float)
     mean = float(measured.recalls.mean())
     exact = mean == 1 and certain(store, measured.funnel)
     bounds = (1.0, 1.0) if exact else (float(low[0]), float(high[0]))
-    first, *later = (stage.size for stage in measured.funnel.stages)
-    mapped = sum(store.vector_bytes(layer) for layer in {size.layers for size in later})
+    mapped = sum(store.vector_bytes(layer) for layer in {stage.size.layers for stage in measured.funnel.stages[1:]})
     return Row(
         measured.funnel,
         Recall(mean=mean, low=bounds[0], high=bounds[1], queries=len(measured.recalls)),
         measured.latency,
-        Bytes(index=store.index_bytes(first), mapped_vectors=mapped),
+        Bytes(index=index_bytes(store, measured.funnel), mapped_vectors=mapped),
     )
 
 

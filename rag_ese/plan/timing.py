@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_ese.index import Store
+from rag_ese.index.searchable import RowScores
 from rag_ese.plan.candidates import Vectors
 from rag_ese.retriever import Funnel, FunnelSearcher
 from rag_ese.retriever.recall import Float64s, recalls
 from rag_ese.retriever.search_plan import Latency
-from rag_ese.retriever.searchers import QueryEncoder, rank
+from rag_ese.retriever.searchers import QueryEncoder, products, rank
 from rag_ese.types import Float32s, Int64s, Size
 
 _TRIES = 11
@@ -49,6 +50,8 @@ class Costs:
     searching: Mapping[Size, float]
     reranking: float
     """Per row, at full width."""
+    coded: Mapping[Size, float]
+    """Per row, of sizes whose 8-bit codes score it."""
     width: int
 
     def of(self, funnel: Funnel) -> float:
@@ -56,7 +59,9 @@ class Costs:
         deepest = max(stage.size.layers for stage in funnel.stages)
         total = self.encoding[deepest] + self.searching[funnel.stages[0].size]
         for before, stage in zip(funnel.stages, funnel.stages[1:], strict=False):
-            total += self.reranking * before.keep * stage.size.dim / self.width
+            by_vectors = self.reranking * stage.size.dim / self.width
+            row = by_vectors if stage is funnel.stages[-1] else self.coded.get(stage.size, by_vectors)
+            total += row * before.keep
         return total
 
 
@@ -70,7 +75,7 @@ def estimate(
 
     def rerank(query: int) -> None:
         rows = near[query][near[query] >= 0]
-        rank(vectors[full][query], rows, store.vectors(full.layers).rows(rows, full.dim), 1)
+        rank(rows, products(store.vectors(full.layers).rows(rows, full.dim), vectors[full][query]), 1)
 
     def search(size: Size) -> Callable[[int], object]:
         return lambda query: store.search(size, vectors[size][query : query + 1], wide)
@@ -78,12 +83,16 @@ def estimate(
     def encoding(size: Size) -> Callable[[int], object]:
         return lambda query: encoder.begin([texts[query]]).at(size)
 
+    def coded(size: Size, codes: RowScores) -> Callable[[int], object]:
+        return lambda query: codes.scores(np.maximum(near[query], 0), vectors[size][query])
+
     sizes = list(sizes)
     deepest = {size.layers: size for size in sorted([*sizes, full])}
     return Costs(
         {layer: _median(encoding(size), tries) for layer, size in deepest.items()},
         {size: _median(search(size), tries) for size in sizes},
         _median(rerank, tries) / wide,
+        {size: _median(coded(size, codes), tries) / wide for size in sizes if (codes := store.codes(size))},
         full.dim,
     )
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from rag_ese.errors import ConfigError, DataError
 from rag_ese.index.store import Store
-from rag_ese.retriever.searchers import rank
+from rag_ese.retriever.searchers import products, rank
 from rag_ese.types import Float32s, Int64s, Size
 
 Float64s = npt.NDArray[np.float64]
@@ -58,5 +58,7 @@ def _best(store: Store, queries: Float32s, size: Size, k: int) -> Int64s:
         rows = np.concatenate([rows, numbers], axis=1)
         keep = np.argpartition(-scores, min(wide, scores.shape[1]) - 1, axis=1)[:, :wide]
         scores, rows = np.take_along_axis(scores, keep, 1), np.take_along_axis(rows, keep, 1)
-    again = [rank(query, near, vectors.rows(near, size.dim), k) for query, near in zip(queries, rows, strict=True)]
+    again = [
+        rank(near, products(vectors.rows(near, size.dim), query), k) for query, near in zip(queries, rows, strict=True)
+    ]
     return np.stack([ranking.rows for ranking in again])

@@ -14,11 +14,13 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from rag_ese.config import StrictModel
 from rag_ese.errors import ConfigError, StoreMismatchError, disk_errors
+from rag_ese.index.kinds import factory_string, kind_for
 from rag_ese.index.manifest import Manifest
 from rag_ese.index.store import Store, index_file
 from rag_ese.index.vectors import vector_file
 from rag_ese.retriever.funnel import Funnel
 from rag_ese.retriever.searchers import FunnelSearcher, QueryEncoder
+from rag_ese.types import Size
 
 _ASIDE = ("faiss/", "vectors/", "bm25/")
 """Files of a store that a funnel may do without."""
@@ -155,13 +157,25 @@ class SearchPlan(Entry):
 COMMAND = "python -m rag_ese.plan"
 
 
+def searched(manifest: Manifest, funnel: Funnel) -> list[Size]:
+    """The sizes whose index `funnel` reads: the first stage's, and those in the middle that have 8-bit codes."""
+    first, *later = (stage.size for stage in funnel.stages)
+    kinds = {size: kind_for(manifest.plan.kind, size) for size in later[:-1] if str(size) in manifest.plan.sizes}
+    return [first, *(size for size, kind in kinds.items() if factory_string(kind, size.dim, 0) == "SQ8")]
+
+
+def index_bytes(store: Store, funnel: Funnel) -> int:
+    """The bytes of the indexes that `funnel` reads."""
+    return sum(store.index_bytes(size) for size in searched(store.manifest, funnel))
+
+
 def fingerprint(manifest: Manifest, funnel: Funnel) -> str:
     """A hash of all that the manifest says of what `funnel` searches (16 hexadecimal digits).
 
     Sizes that the funnel does not use are left out, so that adding one to the store does not make its plans void.
     """
-    first, *later = (stage.size for stage in funnel.stages)
-    used = {index_file(first), *(vector_file(size.layers) for size in later)}
+    used = {index_file(size) for size in searched(manifest, funnel)}
+    used |= {vector_file(stage.size.layers) for stage in funnel.stages[1:]}
     content = manifest.model_dump(mode="json")
     for name in ("sizes", "layers", "bm25"):
         content["plan"].pop(name)

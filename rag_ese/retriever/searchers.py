@@ -9,7 +9,8 @@ import numpy as np
 
 from rag_ese.errors import ConfigError
 from rag_ese.index.lexical import best
-from rag_ese.index.searchable import Searchable
+from rag_ese.index.order import best_first
+from rag_ese.index.searchable import RowScores, Searchable
 from rag_ese.retriever.funnel import Funnel
 from rag_ese.types import Float32s, Int64s, Ranking, Size
 
@@ -43,7 +44,10 @@ class Searcher(Protocol):
 
 
 class FunnelSearcher:
-    """Coarse to fine. The first stage is a FAISS search, later ones gather full vectors and score them."""
+    """Coarse to fine: the first stage searches an index, later ones score what was kept by its gathered vectors.
+
+    A stage in the middle, whose index has 8-bit codes, is scored by these; the last one always by the vectors.
+    """
 
     def __init__(self, store: Searchable, encoder: QueryEncoder, funnel: Funnel) -> None:
         store.check_model(encoder.name, encoder.revision)
@@ -83,12 +87,16 @@ class FunnelSearcher:
         rankings = [Ranking(r[r >= 0], s[r >= 0]) for r, s in zip(rows, scores, strict=True)]
         yield rankings
         for stage in later:
+            codes = None if stage is later[-1] else self._store.codes(stage.size)
             vectors = encoding.at(stage.size)
             rankings = [
-                rank(query, ranking.rows, self.vectors(ranking.rows, stage.size), stage.keep)
+                rank(ranking.rows, self._scores(ranking.rows, query, stage.size, codes), stage.keep)
                 for query, ranking in zip(vectors, rankings, strict=True)
             ]
             yield rankings
+
+    def _scores(self, rows: Int64s, query: Float32s, size: Size, codes: RowScores | None) -> Float32s:
+        return codes.scores(rows, query) if codes else products(self.vectors(rows, size), query)
 
     def vectors(self, rows: Int64s, size: Size) -> Float32s:
         """The stored vectors of `rows` at `size`."""
@@ -150,11 +158,10 @@ class HybridSearcher:
         return Ranking(rows[chosen.rows], chosen.scores)
 
 
-def rank(query: Float32s, rows: Int64s, vectors: Float32s, keep: int) -> Ranking:
-    """The `keep` best of `rows` by inner product; equal scores in order of row, as in an exact search."""
-    order = np.argsort(rows, kind="stable")
-    chosen = best(products(vectors, query)[order], keep)
-    return Ranking(rows[order][chosen.rows], chosen.scores)
+def rank(rows: Int64s, scores: Float32s, keep: int) -> Ranking:
+    """The `keep` best of `rows` by score; equal scores in order of row, as in an exact search."""
+    order = best_first(scores, rows)[:keep]
+    return Ranking(rows[order], scores[order])
 
 
 def products(vectors: Float32s, query: Float32s) -> Float32s:

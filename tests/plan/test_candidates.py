@@ -18,7 +18,7 @@ SIZES = "L2-d8,L4-d12,L6-d12,L6-d24"
 TEXTS = [f"question {n}" for n in range(9)]
 
 
-@pytest.fixture(params=["flat", "sq8"])
+@pytest.fixture(params=["flat", "sq8", "flat; L6-d12=sq8"])
 def served(store_of: Callable[..., Any], request: pytest.FixtureRequest) -> tuple[Any, Any]:
     """A pool whose depths resemble each other, so that funnels find something.
 
@@ -55,7 +55,7 @@ def test_a_survey_knows_what_every_funnel_finds(served: tuple[Any, Any]) -> None
 def test_the_exact_search_is_certain(served: tuple[Any, Any]) -> None:
     store, _ = served
     for funnel, sure in (
-        ("L6-d24:5", store.manifest.plan.kind == "flat"),
+        ("L6-d24:5", store.manifest.plan.kind != "sq8"),
         ("L2-d8:90 > L6-d24:5", True),
         ("L2-d8:89 > L6-d24:5", False),
         ("L2-d8:90 > L4-d12:50 > L6-d24:5", False),
