@@ -27,6 +27,8 @@ from rag_ese.types import Float32s, Int64s, Passage, Size
 Search = Callable[[Float32s], Int64s]
 """Queries (Q x d) to rows (Q x k)."""
 _ROWS = 16384
+_PAUSE = 0.3
+"""Seconds."""
 
 
 def noisy_pieces(vectors: Float32s, count: int, noise: float, seed: int) -> Iterator[Float32s]:
@@ -124,12 +126,14 @@ def timed(search: Callable[[Any], object], queries: Sequence[Any]) -> list[float
 def in_turns(searches: dict[str, Search], queries: Float32s, burst: int) -> dict[str, list[float]]:
     """Seconds per query, one at a time; all take turns at `burst` queries, so that what disturbs one disturbs all.
 
-    The first query of every turn is searched once before, untimed: it meets the caches and threads of another.
+    A turn begins with a pause, in which the threads of the one before stop waiting for work, and with a search that is
+    not timed: it meets the caches of another.
     """
     seconds: dict[str, list[float]] = {name: [] for name in searches}
     for start in range(0, len(queries), burst):
         turn = [queries[at : at + 1] for at in range(start, min(start + burst, len(queries)))]
         for name, search in searches.items():
+            time.sleep(_PAUSE)
             search(turn[0])
             seconds[name] += timed(search, turn)
     return seconds

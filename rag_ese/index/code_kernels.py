@@ -9,8 +9,8 @@ from typing import Any
 import numba
 import numpy as np
 
-_PER_THREAD = 1 << 18
-"""Codes that make up for waking a thread."""
+_PER_THREAD = 1 << 21
+"""Codes that make up for waking a thread, and for the waits where it has no core to run on."""
 
 
 @contextmanager
