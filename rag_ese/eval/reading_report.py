@@ -7,9 +7,11 @@ from rag_ese.eval.results import Results, SystemResult
 
 READING = (
     "Questions per second: of those that were generated in this run, the loading of a model included in the first row "
-    "that needed one; a dash where the cache had all answers. Share: of the time from question to answer, in batches "
-    "of all questions. Tokens and price are those of all answers, whether they were in the cache or not. Passages left "
-    "out: they did not fit into the model's context; the question always does. Empty answers score 0."
+    "that needed one; a dash where the cache had all answers. The trained reader reads a passage, or a pair, for a "
+    "question once: what a row above has read costs the rows below nothing. Share: of the time from question to "
+    "answer, in batches of all questions. Tokens and price are those of all answers, whether they were in the cache or "
+    "not. Passages left out: they did not fit into the model's context; the question always does. Empty answers score "
+    "0."
 )
 
 

@@ -68,6 +68,10 @@ def resolve(
     raise GeneratorError(f"there is no generator {spec!r}: write {FORMS}")
 
 
+_REMEMBERED = 200_000
+"""Windows whose scores the reader keeps: those of thousands of questions at several sizes, in some 100 MB."""
+
+
 def _reader(folder: str, notify: Callable[[str], None]) -> Generator:
     """The trained reader in `folder`, or the one that comes with the package. Loads torch."""
     from rag_ese.reader.trained import TrainedReader
@@ -76,7 +80,7 @@ def _reader(folder: str, notify: Callable[[str], None]) -> Generator:
     if not folder and not EMBEDDED_READER.exists():
         notify(f"WARNING: the trained reader's weights are missing in {EMBEDDED_READER}: rules answer instead")
         return ExtractiveReader()
-    return TrainedReader(Path(folder) if folder else None)
+    return TrainedReader(Path(folder) if folder else None, remember=_REMEMBERED)
 
 
 def _automatic() -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 
 from rag_ese.encoder.device import choose_device, choose_dtype
@@ -40,10 +40,18 @@ class TrainedReader(Generator):
     `closed` says so. Comparisons of two passages that the question names, which so few training rows hold, are left to
     rules where these apply (and `pairs` is not 0); such answers have no `evidence`. A question without passages gets
     the empty answer. Raises ModelError for a folder that is no trained reader.
+
+    The scores of the last `remember` windows are kept, for prompts that share passages with earlier ones of the same
+    question, as those of a study do: a passage, or a pair, is then read for a question once.
     """
 
     def __init__(
-        self, folder: Path | None = None, device: str = "auto", pairs: int = PAIRS, closed: bool = True
+        self,
+        folder: Path | None = None,
+        device: str = "auto",
+        pairs: int = PAIRS,
+        closed: bool = True,
+        remember: int = 0,
     ) -> None:
         folder = folder or EMBEDDED_READER
         reader = load_reader(folder)
@@ -52,7 +60,8 @@ class TrainedReader(Generator):
         self._model = reader.model.to(chosen)
         self._model.backbone.to(dtype)
         self._tokenizer, self._max_tokens, self._pairs = reader.tokenizer, reader.max_tokens, pairs
-        self._closed = closed
+        self._closed, self._remember = closed, remember
+        self._known: dict[bytes, WindowScores] = {}
         self.name = "reader"
         rules = code_hash("reader", "comparison", "question_type", "spans")
         code = hashlib.blake2b(digest_size=8)
@@ -84,10 +93,14 @@ class TrainedReader(Generator):
 
     def _score(self, windows: Sequence[Sequence[Window]]) -> list[list[WindowScores]]:
         """The scores of each question's windows, all of them sorted by length together."""
-        flat = [window for each in windows for window in each]
-        found = dict(score_windows(self._model, flat, BUDGET, KEEP))
-        ends = list(accumulate(map(len, windows), initial=0))
-        return [[found[place] for place in range(*bounds)] for bounds in pairwise(ends)]
+        fresh = {window.key: window for each in windows for window in each if window.key not in self._known}
+        keys = [*fresh]
+        for place, scores in score_windows(self._model, [*fresh.values()], BUDGET, KEEP):
+            self._known[keys[place]] = scores
+        found = [[self._known[window.key] for window in each] for each in windows]
+        while len(self._known) > self._remember:
+            del self._known[next(iter(self._known))]
+        return found
 
     def _paired(
         self, prompt: Prompt, cutter: Cutter, windows: Sequence[Window], scores: Sequence[WindowScores]

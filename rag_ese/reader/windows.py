@@ -62,6 +62,11 @@ class Window:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def key(self) -> bytes:
+        """The same for windows that the model cannot tell apart."""
+        return self.ids.tobytes() + self.owner.tobytes()
+
     @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Where in the window each stretch begins."""

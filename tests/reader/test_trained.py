@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from rag_ese.errors import DataError
 from rag_ese.eval.squad import SquadConfig, evaluate
 from rag_ese.generator import CachedGenerator, ExtractiveReader, Prompt, resolve
 from rag_ese.reader import weights
+from rag_ese.reader.scoring import score_windows
 from rag_ese.reader.trained import TrainedReader
 from rag_ese.types import Passage
 
@@ -51,6 +53,28 @@ def test_batches_and_their_order_change_no_answer(folder: Path, passages: tuple[
     for left, right in zip(together, alone, strict=True):
         assert left.evidence and right.evidence
         assert left.evidence.score == pytest.approx(right.evidence.score, rel=0.05)
+
+
+def test_what_was_read_is_not_read_again(
+    folder: Path, passages: tuple[Passage, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def counted(model: Any, windows: Any, *options: int) -> Any:
+        read.append(len(windows))
+        return score_windows(model, windows, *options)
+
+    monkeypatch.setattr("rag_ese.reader.trained.score_windows", counted)
+    prompts = [Prompt("Where was Ada born?", passages), Prompt("Where was Ada born?", passages[1:])]
+    forgetful, reader = TrainedReader(folder, "cpu"), TrainedReader(folder, "cpu", remember=5)
+    expected = [forgetful.generate([prompt])[0] for prompt in prompts]
+    assert read == [3, 3, 2, 1]
+    read.clear()
+    answers = [reader.generate([prompt])[0] for prompt in prompts]
+    assert read == [3, 3, 0, 0]  # the last five of six: the first passage alone is forgotten
+    assert [answer.text for answer in answers] == [answer.text for answer in expected]
+    reader.generate(prompts[:1])
+    assert read[4:] == [1, 0]
 
 
 def test_the_cache_keeps_evidence(folder: Path, passages: tuple[Passage, ...], tmp_path: Path) -> None:
