@@ -31,7 +31,7 @@ class Codes:
         """The inner products of `query` (d) with what the codes of `rows` stand for; equal codes score the same."""
         scores = np.empty(len(rows), np.float32)
         kernels, base = _kernels(), np.float32(query @ self._low)
-        with kernels.threads_for(len(rows) * len(query)):
+        with kernels.threads(len(rows) * len(query) // kernels.PER_THREAD):
             kernels.score(self._codes, rows, query * self._step, base, scores)
         return scores
 

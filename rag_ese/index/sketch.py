@@ -80,7 +80,7 @@ class SketchIndex:
         else:
             for query, mine in enumerate(blocks):
                 peaks = np.empty(len(mine), np.int32)
-                with kernels.threads_for(len(mine)):
+                with kernels.threads(len(mine) // kernels.PER_THREAD):
                     kernels.peaks_of(held.codes, held.fills, held.rows, allow, weights[query], mine, peaks)
                 kernels.collect(
                     held.codes, held.fills, held.rows, allow, weights[query], mine, peaks, k, rows[query], sums[query]

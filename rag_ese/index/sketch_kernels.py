@@ -5,12 +5,12 @@ Sums are whole numbers, so nothing depends on the order in which they are taken,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numba
 import numpy as np
+
+from rag_ese.index.compiled import threads as threads
 
 BLOCK = 64
 """Rows that a sketch keeps together."""
@@ -18,19 +18,8 @@ _WIDE = np.uint64(BLOCK)
 _LEAST = np.int32(np.iinfo(np.int32).min)
 """Stands for the sum of a place that holds no row, or none that is allowed."""
 _LOW, _FOUR = np.uint8(15), np.uint8(4)
-_PER_THREAD = 500
+PER_THREAD = 500
 """Blocks that make up for waking a thread."""
-
-
-@contextmanager
-def threads_for(blocks: int) -> Iterator[None]:
-    """Between 1 and the usual number of threads, by the work inside the block."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(max(1, min(before, blocks // _PER_THREAD)))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
 
 
 def _add_up(block: Any, weights: Any, sums: Any, part: Any) -> None:

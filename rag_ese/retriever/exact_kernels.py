@@ -6,26 +6,15 @@ never NaN or infinite, which `rag_ese.retriever.exact` sees to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numba
 import numpy as np
 
+from rag_ese.index.compiled import threads as threads
+
 _FAST = {"contract", "reassoc", "nsz"}
 _LOW, _FOUR = np.uint8(15), np.uint8(4)
-
-
-@contextmanager
-def threads(wanted: int) -> Iterator[None]:
-    """Between 1 and the usual number of threads, for the loops inside the block."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(max(1, min(before, wanted)))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
 
 
 def _scan(
