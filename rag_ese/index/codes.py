@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_ese.errors import MissingExtraError
+from rag_ese.index.kinds import faiss_module
 from rag_ese.types import Float32s, Int64s
 
 
@@ -19,8 +20,7 @@ class Codes:
     """The codes of a FAISS IndexScalarQuantizer with 8 bits per dimension (N x d)."""
 
     def __init__(self, index: Any) -> None:
-        import faiss
-
+        faiss = faiss_module()
         self._index = index  # owns the memory
         low, spread = faiss.vector_to_array(index.sq.trained).reshape(2, index.d)
         self._low, self._step = low + spread / np.float32(510), spread / np.float32(255)
@@ -34,15 +34,6 @@ class Codes:
         with kernels.threads(len(rows) * len(query) // kernels.PER_THREAD):
             kernels.score(self._codes, rows, query * self._step, base, scores)
         return scores
-
-
-def codes_of(index: Any) -> Codes | None:
-    """The codes of a FAISS index, where it has 8 bits per dimension and nothing before or around them."""
-    import faiss
-
-    if type(index) is not faiss.IndexScalarQuantizer or index.sq.qtype != faiss.ScalarQuantizer.QT_8bit:
-        return None
-    return Codes(index)
 
 
 def _kernels() -> Any:

@@ -69,6 +69,11 @@ def kind_for(kinds: str, size: Size) -> str:
     return exceptions(kinds).get(str(size)) or kinds.split(";")[0].strip()
 
 
+def has_codes(kinds: str, size: Size) -> bool:
+    """Whether the index of `size` is a plain list of 8-bit codes, of which single rows can be scored."""
+    return factory_string(kind_for(kinds, size), size.dim, 0) == "SQ8"
+
+
 def exceptions(kinds: str) -> dict[str, str]:
     """Size -> kind, of those sizes that `kinds` gives a kind of their own."""
     found = {}

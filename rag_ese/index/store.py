@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from rag_ese.errors import SizeError, StoreError, StoreMismatchError
-from rag_ese.index.codes import Codes, codes_of
-from rag_ese.index.kinds import read_index, threads_for, tune
+from rag_ese.index.codes import Codes
+from rag_ese.index.kinds import has_codes, read_index, threads_for, tune
 from rag_ese.index.lexical import BM25, FOLDER
 from rag_ese.index.manifest import Manifest, check_file
 from rag_ese.index.metadata import METADATA_FILES
@@ -35,7 +35,7 @@ class Store:
         self.manifest = Manifest.read(folder)
         self._verify = verify
         self._indexes: dict[Size, Any] = {}
-        self._codes: dict[Size, Codes | None] = {}
+        self._codes: dict[Size, Codes] = {}
         self._vectors: dict[int, VectorFile] = {}
         for name, expected in self.manifest.files.items():
             check_file(folder, name, expected, content=False)
@@ -133,9 +133,11 @@ class Store:
         return self._indexes[size]
 
     def codes(self, size: Size) -> Codes | None:
-        """The 8-bit codes of all rows at `size`, where its index is of kind sq8."""
+        """The 8-bit codes of all rows at `size`, where its index is of kind sq8; no other index is opened for this."""
+        if size not in self.sizes or not has_codes(self.manifest.plan.kind, size):
+            return None
         if size not in self._codes:
-            self._codes[size] = codes_of(self.index(size)) if size in self.sizes else None
+            self._codes[size] = Codes(self.index(size))
         return self._codes[size]
 
     def index_bytes(self, size: Size) -> int:

@@ -19,7 +19,7 @@ from rag_ese.index.kinds import SCANS, kind_for
 from rag_ese.plan.intervals import ENOUGH
 from rag_ese.retriever import Funnel, Stage
 from rag_ese.retriever.recall import Float64s, exact_top
-from rag_ese.retriever.searchers import products
+from rag_ese.retriever.searchers import shortlist_scores
 from rag_ese.types import Float32s, Int64s, Size
 
 _STEPS = (1, 1.5, 2, 3, 5, 7)
@@ -78,12 +78,11 @@ class Survey:
         """Three stages at every second cut of the grid; the middle one re-ranks what the first one kept."""
         grid = self._grid[::2]
         rows, places = self._search(first)
-        codes, vectors = self._store.codes(middle), self._store.vectors(middle.layers)
         ahead = np.empty((len(rows), self._k, len(grid)), np.int64)
         for query, found in enumerate(rows):
             # A row of -1 is a place that an approximate index left empty; it stands behind all others.
             near, mine = np.maximum(found, 0), self._vectors[middle][query]
-            scores = codes.scores(near, mine) if codes else products(vectors.rows(near, middle.dim), mine)
+            scores = shortlist_scores(self._store, middle, near, mine, last=False)
             scores = np.where(found < 0, -np.inf, scores).astype(np.float32)
             ahead[query] = _ahead(found, scores, np.minimum(places[query], len(found) - 1), grid)
         for number, cut in enumerate(grid):

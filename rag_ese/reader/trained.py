@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
+from threading import Lock
 
 from rag_ese.encoder.device import choose_device, choose_dtype
 from rag_ese.generator.base import Generator, Prompt
@@ -62,6 +63,7 @@ class TrainedReader(Generator):
         self._tokenizer, self._max_tokens, self._pairs = reader.tokenizer, reader.max_tokens, pairs
         self._closed, self._remember = closed, remember
         self._known: dict[bytes, WindowScores] = {}
+        self._lock = Lock()
         self.name = "reader"
         rules = code_hash("reader", "comparison", "question_type", "spans")
         code = hashlib.blake2b(digest_size=8)
@@ -93,14 +95,19 @@ class TrainedReader(Generator):
 
     def _score(self, windows: Sequence[Sequence[Window]]) -> list[list[WindowScores]]:
         """The scores of each question's windows, all of them sorted by length together."""
-        fresh = {window.key: window for each in windows for window in each if window.key not in self._known}
-        keys = [*fresh]
-        for place, scores in score_windows(self._model, [*fresh.values()], BUDGET, KEEP):
-            self._known[keys[place]] = scores
-        found = [[self._known[window.key] for window in each] for each in windows]
-        while len(self._known) > self._remember:
-            del self._known[next(iter(self._known))]
-        return found
+        keys = [[window.key for window in each] for each in windows]
+        asked = dict(zip(chain(*keys), chain(*windows), strict=True))
+        with self._lock:
+            found = {key: self._known[key] for key in asked if key in self._known}
+        fresh = [key for key in asked if key not in found]
+        for place, scores in score_windows(self._model, [asked[key] for key in fresh], BUDGET, KEEP):
+            found[fresh[place]] = scores
+        if self._remember:
+            with self._lock:
+                self._known.update((key, found[key]) for key in fresh)
+                while len(self._known) > self._remember:
+                    del self._known[next(iter(self._known))]
+        return [[found[key] for key in each] for each in keys]
 
     def _paired(
         self, prompt: Prompt, cutter: Cutter, windows: Sequence[Window], scores: Sequence[WindowScores]

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from rag_ese.config import StrictModel
 from rag_ese.errors import ConfigError, StoreMismatchError, disk_errors
-from rag_ese.index.kinds import factory_string, kind_for
+from rag_ese.index.kinds import has_codes
 from rag_ese.index.manifest import Manifest
 from rag_ese.index.store import Store, index_file
 from rag_ese.index.vectors import vector_file
@@ -160,8 +160,8 @@ COMMAND = "python -m rag_ese.plan"
 def searched(manifest: Manifest, funnel: Funnel) -> list[Size]:
     """The sizes whose index `funnel` reads: the first stage's, and those in the middle that have 8-bit codes."""
     first, *later = (stage.size for stage in funnel.stages)
-    kinds = {size: kind_for(manifest.plan.kind, size) for size in later[:-1] if str(size) in manifest.plan.sizes}
-    return [first, *(size for size, kind in kinds.items() if factory_string(kind, size.dim, 0) == "SQ8")]
+    plan, middle = manifest.plan, dict.fromkeys(later[:-1])
+    return [first, *(size for size in middle if str(size) in plan.sizes and has_codes(plan.kind, size))]
 
 
 def index_bytes(store: Store, funnel: Funnel) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from rag_ese.errors import ConfigError
 from rag_ese.index.lexical import best
 from rag_ese.index.order import best_first
-from rag_ese.index.searchable import RowScores, Searchable
+from rag_ese.index.searchable import Searchable
 from rag_ese.retriever.funnel import Funnel
 from rag_ese.types import Float32s, Int64s, Ranking, Size
 
@@ -87,16 +87,13 @@ class FunnelSearcher:
         rankings = [Ranking(r[r >= 0], s[r >= 0]) for r, s in zip(rows, scores, strict=True)]
         yield rankings
         for stage in later:
-            codes = None if stage is later[-1] else self._store.codes(stage.size)
-            vectors = encoding.at(stage.size)
+            last, size = stage is later[-1], stage.size
+            vectors = encoding.at(size)
             rankings = [
-                rank(ranking.rows, self._scores(ranking.rows, query, stage.size, codes), stage.keep)
+                rank(ranking.rows, shortlist_scores(self._store, size, ranking.rows, query, last), stage.keep)
                 for query, ranking in zip(vectors, rankings, strict=True)
             ]
             yield rankings
-
-    def _scores(self, rows: Int64s, query: Float32s, size: Size, codes: RowScores | None) -> Float32s:
-        return codes.scores(rows, query) if codes else products(self.vectors(rows, size), query)
 
     def vectors(self, rows: Int64s, size: Size) -> Float32s:
         """The stored vectors of `rows` at `size`."""
@@ -156,6 +153,13 @@ class HybridSearcher:
         scores = products(self._dense.vectors(rows, self._size), vector) + np.float32(self._weight) * share
         chosen = best(scores, self.keep)
         return Ranking(rows[chosen.rows], chosen.scores)
+
+
+def shortlist_scores(store: Searchable, size: Size, rows: Int64s, query: Float32s, last: bool) -> Float32s:
+    """The scores of `rows` in a stage at `size`: by codes where there are some and it is not the `last` stage."""
+    if not last and (codes := store.codes(size)):
+        return codes.scores(rows, query)
+    return products(store.vectors(size.layers).rows(rows, size.dim), query)
 
 
 def rank(rows: Int64s, scores: Float32s, keep: int) -> Ranking:

@@ -13,8 +13,8 @@ import pytest
 
 from rag_ese.errors import ConfigError
 from rag_ese.index import Store, build
-from rag_ese.index.codes import Codes, codes_of
-from rag_ese.index.kinds import kind_for
+from rag_ese.index.codes import Codes
+from rag_ese.index.kinds import has_codes, kind_for
 from rag_ese.index.view import View
 from rag_ese.retriever import Funnel, FunnelSearcher
 from rag_ese.retriever.search_plan import fingerprint, index_bytes
@@ -39,8 +39,7 @@ def test_codes_score_as_faiss_decodes_them(dim: int) -> None:
     query = np.random.default_rng(2).normal(size=dim).astype(np.float32)
     decoded = index.sa_decode(index.sa_encode(vectors)).astype(np.float64)
     rows = np.array([7, 0, 199, 7, 100])
-    codes = codes_of(index)
-    assert codes is not None
+    codes = Codes(index)
     scores = codes.scores(rows, query)
     np.testing.assert_allclose(scores, decoded[rows] @ query, rtol=1e-5, atol=1e-5)
     assert scores[0] == scores[3] and scores[1] == scores[4]
@@ -51,7 +50,7 @@ def test_codes_score_as_faiss_decodes_them(dim: int) -> None:
 
 @pytest.mark.parametrize("factory", ["Flat", "SQfp16", "SQ4", "IVF4,SQ8", "PCA4,SQ8", "PQ4x4fs"])
 def test_other_indexes_have_none(factory: str) -> None:
-    assert codes_of(faiss.index_factory(8, factory, faiss.METRIC_INNER_PRODUCT)) is None
+    assert not has_codes(factory, SMALL) and has_codes(f"{factory}; {SMALL}=SQ8", SMALL)
 
 
 @pytest.fixture
@@ -65,6 +64,8 @@ def test_every_size_has_its_kind(store: Store) -> None:
     kinds = [type(store.index(size)) for size in (SMALL, MIDDLE, FULL)]
     assert kinds == [faiss.IndexPQFastScan, faiss.IndexScalarQuantizer, faiss.IndexFlatIP]
     assert store.codes(SMALL) is None and store.codes(FULL) is None and store.codes(Size(6, 9)) is None
+    opened = Store(store.folder)
+    assert opened.codes(SMALL) is None and not opened._indexes  # not read to find out
     assert isinstance(store.codes(MIDDLE), Codes)
     assert isinstance(View(store, lambda row: True).codes(MIDDLE), Codes)
     assert [kind_for(KINDS, size) for size in (SMALL, MIDDLE, FULL)] == ["pq4", "sq8", "flat"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,15 @@ def test_what_was_read_is_not_read_again(
     assert [answer.text for answer in answers] == [answer.text for answer in expected]
     reader.generate(prompts[:1])
     assert read[4:] == [1, 0]
+
+
+@pytest.mark.parametrize("remember", [0, 4])
+def test_threads_share_a_reader(folder: Path, passages: tuple[Passage, ...], remember: int) -> None:
+    reader = TrainedReader(folder, "cpu", remember=remember)
+    prompts = [Prompt(f"Where is number {number % 4}?", passages[number % 3 :]) for number in range(24)]
+    expected = [reader.generate([prompt])[0].text for prompt in prompts]
+    with ThreadPoolExecutor(8) as pool:
+        assert [answers[0].text for answers in pool.map(lambda prompt: reader.generate([prompt]), prompts)] == expected
 
 
 def test_the_cache_keeps_evidence(folder: Path, passages: tuple[Passage, ...], tmp_path: Path) -> None:
