@@ -6,6 +6,7 @@ from C++ only. The codes are read where FAISS has mapped them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,20 @@ class Codes:
         flat = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.d)
         self._codes: npt.NDArray[np.uint8] = flat.reshape(index.ntotal, index.d)
 
-    def scores(self, rows: Int64s, query: Float32s) -> Float32s:
-        """The inner products of `query` (d) with what the codes of `rows` stand for; equal codes score the same."""
-        scores = np.empty(len(rows), np.float32)
-        kernels, base = _kernels(), np.float32(query @ self._low)
-        with kernels.threads(len(rows) * len(query) // kernels.PER_THREAD):
-            kernels.score(self._codes, rows, query * self._step, base, scores)
-        return scores
+    def scores(self, rows: Sequence[Int64s], queries: Float32s) -> list[Float32s]:
+        """For each of `queries` (Q x d) its inner products with what the codes of its `rows` stand for.
+
+        Equal codes score the same.
+        """
+        lengths = list(map(len, rows))
+        owners = np.repeat(np.arange(len(rows)), lengths)
+        scores = np.empty(len(owners), np.float32)
+        if len(owners):
+            kernels = _kernels()
+            with kernels.threads(scores.size * queries.shape[1] // kernels.PER_THREAD):
+                flat, bases = np.concatenate(rows), np.einsum("qd,d->q", queries, self._low)
+                kernels.score(self._codes, flat, owners, queries * self._step, bases, scores)
+        return np.split(scores, np.cumsum(lengths)[:-1])
 
 
 def _kernels() -> Any:

@@ -71,7 +71,7 @@ def kind_for(kinds: str, size: Size) -> str:
 
 def has_codes(kinds: str, size: Size) -> bool:
     """Whether the index of `size` is a plain list of 8-bit codes, of which single rows can be scored."""
-    return factory_string(kind_for(kinds, size), size.dim, 0) == "SQ8"
+    return kind_for(kinds, size) in ("sq8", "SQ8")
 
 
 def exceptions(kinds: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ class Vectors(Protocol):
 class RowScores(Protocol):
     """Approximate inner products with single rows."""
 
-    def scores(self, rows: Int64s, query: Float32s) -> Float32s: ...
+    def scores(self, rows: Sequence[Int64s], queries: Float32s) -> list[Float32s]: ...
 
 
 class Lexical(Protocol):

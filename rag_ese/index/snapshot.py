@@ -113,7 +113,7 @@ class Snapshot:
             scores.append(part_scores)
             rows.append(np.where(part_rows < 0, -1, part_rows + start))
         all_scores, all_rows = np.hstack(scores), np.hstack(rows)
-        order = best_first(all_scores, all_rows)[:, :k]
+        order = best_first(all_scores, all_rows, k)
         return np.take_along_axis(all_scores, order, 1), np.take_along_axis(all_rows, order, 1)
 
     def matching(self, where: Where) -> Bools:

@@ -118,21 +118,24 @@ class VectorFile:
     def rows(self, rows: npt.NDArray[np.int64] | slice, dim: int) -> Float32s:
         """The vectors of `rows` at width `dim`: n x dim, float32, unit length."""
         some = not isinstance(rows, slice) and 0 < len(rows) <= _GATHERED
-        raw = self._gathered(rows, dim) if some and self._map.nbytes >= _LARGE else self._map[rows, :dim]
+        by_row = some and self._map.nbytes >= _LARGE and (kernels := _row_kernels())
+        raw = self._read(kernels, rows, dim) if by_row else self._map[rows, :dim]
         cut = np.asarray(raw, dtype=np.float32)
         if dim == self.width and self._map.dtype == np.float32:
             return cut
         norms = np.linalg.norm(cut, axis=1, keepdims=True)
         return np.asarray(cut / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
 
-    def _gathered(self, rows: Any, dim: int) -> npt.NDArray[np.floating]:
+    def _read(self, kernels: Any, rows: Any, dim: int) -> npt.NDArray[np.floating]:
         """As `_map[rows, :dim]`, by reading: that is faster than mapping a page for each row that is met once."""
         kind = self._map.dtype
         found = np.empty((len(rows), dim), kind)
-        target, row_bytes, size = found.data.cast("B"), self.width * kind.itemsize, dim * kind.itemsize
-        for at, row in enumerate(range(0, len(rows) * size, size)):
-            if os.preadv(self._file, [target[row : row + size]], int(rows[at]) * row_bytes) != size:
-                raise StoreCorruptError(f"{self._path} ends before row {rows[at]}: build the index again")
+        with kernels.threads(len(rows) // kernels.PER_THREAD):
+            missed = kernels.read(self._file, rows, self.width * kind.itemsize, found.view(np.uint8))
+        if missed:
+            raise StoreCorruptError(
+                f"{self._path} does not hold {missed} of {len(rows)} rows that were asked for: build the index again"
+            )
         return found
 
     @cached_property
@@ -143,6 +146,17 @@ class VectorFile:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
         return file
+
+
+def _row_kernels() -> Any:
+    """The loop that reads by row; None where it cannot run, and rows are mapped."""
+    if not hasattr(os, "pread"):
+        return None
+    try:
+        from rag_ese.index import row_kernels
+    except ImportError:
+        return None
+    return row_kernels
 
 
 def layers_of(sizes: Sequence[Size]) -> list[int]:

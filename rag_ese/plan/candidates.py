@@ -79,10 +79,10 @@ class Survey:
         grid = self._grid[::2]
         rows, places = self._search(first)
         ahead = np.empty((len(rows), self._k, len(grid)), np.int64)
-        for query, found in enumerate(rows):
-            # A row of -1 is a place that an approximate index left empty; it stands behind all others.
-            near, mine = np.maximum(found, 0), self._vectors[middle][query]
-            scores = shortlist_scores(self._store, middle, near, mine, last=False)
+        # A row of -1 is a place that an approximate index left empty; it stands behind all others.
+        near = list(np.maximum(rows, 0))
+        scored = shortlist_scores(self._store, middle, near, self._vectors[middle], last=False)
+        for query, (found, scores) in enumerate(zip(rows, scored, strict=True)):
             scores = np.where(found < 0, -np.inf, scores).astype(np.float32)
             ahead[query] = _ahead(found, scores, np.minimum(places[query], len(found) - 1), grid)
         for number, cut in enumerate(grid):

@@ -84,7 +84,7 @@ def estimate(
         return lambda query: encoder.begin([texts[query]]).at(size)
 
     def coded(size: Size, codes: RowScores) -> Callable[[int], object]:
-        return lambda query: codes.scores(np.maximum(near[query], 0), vectors[size][query])
+        return lambda query: codes.scores([np.maximum(near[query], 0)], vectors[size][query : query + 1])
 
     sizes = list(sizes)
     deepest = {size.layers: size for size in sorted([*sizes, full])}

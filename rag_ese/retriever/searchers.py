@@ -16,6 +16,7 @@ from rag_ese.types import Float32s, Int64s, Ranking, Size
 
 HYBRID_WEIGHT = 0.5
 """BM25's share in a hybrid; chosen on HotpotQA training questions (docs/log.md)."""
+_ROWS = 2048  # read together: a call costs little, and what was read stays near
 _QUERIES = 1024  # encoded together, so that what a pass keeps between stages stays small
 
 
@@ -88,11 +89,9 @@ class FunnelSearcher:
         yield rankings
         for stage in later:
             last, size = stage is later[-1], stage.size
-            vectors = encoding.at(size)
-            rankings = [
-                rank(ranking.rows, shortlist_scores(self._store, size, ranking.rows, query, last), stage.keep)
-                for query, ranking in zip(vectors, rankings, strict=True)
-            ]
+            shortlists = [ranking.rows for ranking in rankings]
+            scored = shortlist_scores(self._store, size, shortlists, encoding.at(size), last)
+            rankings = [rank(*each, stage.keep) for each in zip(shortlists, scored, strict=True)]
             yield rankings
 
     def vectors(self, rows: Int64s, size: Size) -> Float32s:
@@ -155,16 +154,25 @@ class HybridSearcher:
         return Ranking(rows[chosen.rows], chosen.scores)
 
 
-def shortlist_scores(store: Searchable, size: Size, rows: Int64s, query: Float32s, last: bool) -> Float32s:
-    """The scores of `rows` in a stage at `size`: by codes where there are some and it is not the `last` stage."""
+def shortlist_scores(
+    store: Searchable, size: Size, shortlists: Sequence[Int64s], queries: Float32s, last: bool
+) -> list[Float32s]:
+    """The scores of each query's shortlist in a stage at `size`: by codes where there are some, but in the `last`."""
     if not last and (codes := store.codes(size)):
-        return codes.scores(rows, query)
-    return products(store.vectors(size.layers).rows(rows, size.dim), query)
+        return codes.scores(shortlists, queries)
+    vectors = store.vectors(size.layers)
+    scores: list[Float32s] = []
+    together = max(1, _ROWS // max([1, *map(len, shortlists)]))
+    for start in range(0, len(shortlists), together):
+        part = shortlists[start : start + together]
+        read = np.split(vectors.rows(np.concatenate(part), size.dim), np.cumsum([*map(len, part)])[:-1])
+        scores += [products(each, query) for each, query in zip(read, queries[start : start + together], strict=True)]
+    return scores
 
 
 def rank(rows: Int64s, scores: Float32s, keep: int) -> Ranking:
     """The `keep` best of `rows` by score; equal scores in order of row, as in an exact search."""
-    order = best_first(scores, rows)[:keep]
+    order = best_first(scores, rows, keep)
     return Ranking(rows[order], scores[order])
 
 

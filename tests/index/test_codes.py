@@ -40,12 +40,28 @@ def test_codes_score_as_faiss_decodes_them(dim: int) -> None:
     decoded = index.sa_decode(index.sa_encode(vectors)).astype(np.float64)
     rows = np.array([7, 0, 199, 7, 100])
     codes = Codes(index)
-    scores = codes.scores(rows, query)
+    (scores,) = codes.scores([rows], query[None])
     np.testing.assert_allclose(scores, decoded[rows] @ query, rtol=1e-5, atol=1e-5)
     assert scores[0] == scores[3] and scores[1] == scores[4]
-    assert codes.scores(rows[:0], query).shape == (0,)
     every, found = index.search(query[None], 200)
-    np.testing.assert_allclose(codes.scores(found[0], query), every[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(codes.scores([found[0]], query[None])[0], every[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads_at", [1, 1 << 30])
+def test_codes_of_many_shortlists(threads_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag_ese.index.code_kernels.PER_THREAD", threads_at)
+    index, vectors = made(200, 65)
+    draw = np.random.default_rng(3)
+    shortlists = [draw.integers(0, 200, size) for size in (0, 300, 1, 255, 256, 0)]
+    queries = draw.normal(size=(len(shortlists), 65)).astype(np.float32)
+    decoded = index.sa_decode(index.sa_encode(vectors)).astype(np.float64)
+    codes = Codes(index)
+    scores = codes.scores(shortlists, queries)
+    assert list(map(len, scores)) == list(map(len, shortlists))
+    for rows, query, some in zip(shortlists, queries, scores, strict=True):
+        np.testing.assert_allclose(some, decoded[rows] @ query, rtol=1e-5, atol=1e-4)
+        assert codes.scores([rows[:1]], query[None])[0].tobytes() == some[:1].tobytes()
+    assert [each.shape for each in codes.scores(shortlists[:1], queries[:1])] == [(0,)]
 
 
 @pytest.mark.parametrize("factory", ["Flat", "SQfp16", "SQ4", "IVF4,SQ8", "PCA4,SQ8", "PQ4x4fs"])

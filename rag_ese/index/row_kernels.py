@@ -1,0 +1,31 @@
+"""The loop of reading rows of a file, compiled by numba; `rag_ese.index.vectors` says what it is for.
+
+Not for Windows, whose C library has no pread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from rag_ese.index.compiled import threads as threads
+
+PER_THREAD = 1000
+"""Rows that make up for waking a thread."""
+_pread = numba.types.ExternalFunction(
+    "pread", numba.types.intp(numba.types.int32, numba.types.voidptr, numba.types.uintp, numba.types.int64)
+)
+
+
+def _read(file: Any, rows: Any, row_bytes: Any, target: Any) -> Any:
+    """Reads the beginning of each row into `target` (n x bytes, uint8); returns how many could not be read."""
+    missed = 0
+    for at in numba.prange(len(rows)):
+        if _pread(file, target[at].ctypes, np.uint64(target.shape[1]), rows[at] * row_bytes) != target.shape[1]:
+            missed += 1
+    return missed
+
+
+read = numba.njit(parallel=True, cache=True)(_read)
