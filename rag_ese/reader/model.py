@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -61,15 +62,42 @@ class SpanHeads(nn.Module):
         self.scale = 1 / math.sqrt(width)
 
     def forward(self, states: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
-        """Of states B x T x hidden: scores of spans (B x T x T, first by last token), and of CLOSED (B x 3)."""
+        """Of states B x T x hidden: scores of spans (B x T x LONGEST: first token, length less 1), of CLOSED (B x 3).
+
+        What is no span of one stretch scores -inf.
+        """
         first, last = self.ends(states).unbind(-1)
         left, right = self.pair(states).chunk(2, dim=-1)
-        scores = first.unsqueeze(2) + last.unsqueeze(1) + self.scale * left @ right.transpose(1, 2)
-        place = torch.arange(owner.shape[1], device=owner.device)
-        length = place.unsqueeze(0) - place.unsqueeze(1)
-        inside = (length >= 0) & (length < LONGEST)
-        allowed = inside & (owner.unsqueeze(2) == owner.unsqueeze(1)) & (owner.unsqueeze(2) >= 0)
+        pairs = left @ functional.pad(right, (0, 0, 0, LONGEST)).transpose(1, 2)
+        scores = first.unsqueeze(2) + _from_each(last) + self.scale * _diagonals(pairs)
+        allowed = (_from_each(owner, -1) == owner.unsqueeze(2)) & (owner.unsqueeze(2) >= 0)
         return scores.masked_fill(~allowed, float("-inf")), self.closed(states[:, 0])
+
+
+def _from_each(values: Tensor, beyond: int = 0) -> Tensor:
+    """Of values B x T those from each place on: B x T x LONGEST, filled up with `beyond`."""
+    return functional.pad(values, (0, LONGEST - 1), value=beyond).unfold(1, LONGEST, 1)
+
+
+def _diagonals(pairs: Tensor) -> Tensor:
+    """Of pairs B x T x (T + LONGEST) the scores of places i and i + length: B x T x LONGEST."""
+    count, tokens, width = pairs.shape
+    return pairs.as_strided((count, tokens, LONGEST), (tokens * width, width + 1, 1))
+
+
+def number_of(first: int, last: int) -> int:
+    """The place of a span's score among all of a window, in a row."""
+    return first * LONGEST + last - first
+
+
+def span_of(number: int) -> tuple[int, int]:
+    """The reverse of `number_of`.
+
+    >>> span_of(number_of(7, 9))
+    (7, 9)
+    """
+    first, more = divmod(number, LONGEST)
+    return first, first + more
 
 
 class ReaderModel(nn.Module):
@@ -99,7 +127,7 @@ def load_backbone(path: Path) -> nn.Module:
 def loss(spans: Tensor, closed: Tensor, gold: Sequence[Sequence[int]]) -> Tensor:
     """The mean over B windows of -log of the share of the softmax that their `gold` candidates get together.
 
-    `gold` has, for each window, numbers of candidates: i * T + j for a span, T * T + place for one of CLOSED.
+    `gold` has, for each window, numbers of candidates: `number_of` a span, T * LONGEST + place for one of CLOSED.
     """
     scores = torch.cat([spans.flatten(1), closed], dim=1)
     width = max(map(len, gold))

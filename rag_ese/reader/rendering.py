@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rag_ese.data.readings import Gold, Reading
-from rag_ese.reader.model import CLOSED, LONGEST
+from rag_ese.reader.model import CLOSED, LONGEST, number_of
 from rag_ese.reader.windows import Cutter, Stretch, Window
 from rag_ese.types import Passage
 
@@ -25,8 +25,8 @@ class Example:
     def gold(self, length: int) -> list[int]:
         """The numbers of the right candidates in a batch that is padded to `length` tokens."""
         if self.closed is not None:
-            return [length * length + self.closed]
-        return [first * length + last for first, last in self.spans]
+            return [length * LONGEST + self.closed]
+        return [number_of(*span) for span in self.spans]
 
 
 class Distractors:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from rag_ese.encoder.batching import batches
-from rag_ese.reader.model import CLOSED, Inputs, ReaderModel
+from rag_ese.reader.model import CLOSED, Inputs, ReaderModel, span_of
 from rag_ese.reader.windows import Window
 
 
@@ -34,7 +34,6 @@ def score_windows(
     device = next(model.parameters()).device
     for places in batches([len(window) for window in windows], budget):
         spans, closed = model(Inputs.of([windows[place] for place in places]).to(device))
-        length = spans.shape[1]
         none = closed[:, CLOSED.index("")]
         flat = spans.flatten(1) - none.unsqueeze(1)
         closed = closed - none.unsqueeze(1)
@@ -42,6 +41,6 @@ def score_windows(
         best = flat.topk(min(keep, flat.shape[1]), dim=1)
         lines = zip(total.tolist(), closed.tolist(), best.values.tolist(), best.indices.tolist(), strict=True)
         for place, (together, each, values, numbers) in zip(places, lines, strict=True):
-            found = [(value, *divmod(number, length)) for value, number in zip(values, numbers, strict=True)]
+            found = [(value, *span_of(number)) for value, number in zip(values, numbers, strict=True)]
             real = tuple((value, first, last) for value, first, last in found if value > float("-inf"))
             yield place, WindowScores(together, each[1], each[2], real)

@@ -14,6 +14,7 @@ from rag_ese.generator.comparison import answer_comparison
 from rag_ese.generator.identity import code_hash, model_identity
 from rag_ese.generator.question_type import Kind, kind_of
 from rag_ese.generator.reader import sentences_by_rules
+from rag_ese.reader.attention import use_plain_attention
 from rag_ese.reader.decision import Decision, decide
 from rag_ese.reader.pairing import choose_pairs
 from rag_ese.reader.scoring import WindowScores, score_windows
@@ -23,6 +24,8 @@ from rag_ese.types import Answer, Evidence, Passage, SupportingFact
 
 BUDGET = 8192
 """Padded tokens of a batch."""
+CPU_BUDGET = 1536
+"""The same on a CPU: what its cache holds is fastest (docs/log.md)."""
 TOGETHER = 64
 """Questions whose windows are sorted by length together."""
 PAIRS = 3
@@ -60,7 +63,10 @@ class TrainedReader(Generator):
         dtype = choose_dtype("auto", chosen)
         self._model = reader.model.to(chosen)
         self._model.backbone.to(dtype)
+        if chosen.type == "cpu":
+            use_plain_attention(self._model.backbone)
         self._tokenizer, self._max_tokens, self._pairs = reader.tokenizer, reader.max_tokens, pairs
+        self._budget = CPU_BUDGET if chosen.type == "cpu" else BUDGET
         self._closed, self._remember = closed, remember
         self._known: dict[bytes, WindowScores] = {}
         self._lock = Lock()
@@ -100,7 +106,7 @@ class TrainedReader(Generator):
         with self._lock:
             found = {key: self._known[key] for key in asked if key in self._known}
         fresh = [key for key in asked if key not in found]
-        for place, scores in score_windows(self._model, [asked[key] for key in fresh], BUDGET, KEEP):
+        for place, scores in score_windows(self._model, [asked[key] for key in fresh], self._budget, KEEP):
             found[fresh[place]] = scores
         if self._remember:
             with self._lock:

@@ -14,7 +14,7 @@ from rag_ese.data.readings import Reading
 from rag_ese.encoder.batching import batches
 from rag_ese.errors import TrainingError
 from rag_ese.progress import progress_bar
-from rag_ese.reader.model import CLOSED, Inputs, ReaderModel, loss
+from rag_ese.reader.model import CLOSED, LONGEST, Inputs, ReaderModel, loss, span_of
 from rag_ese.reader.rendering import Example
 from rag_ese.reader.squad import score
 from rag_ese.reader.windows import Cutter
@@ -167,9 +167,9 @@ class ReaderTrainer:
 
 def answer_text(row: Reading, example: Example, candidate: int, length: int, cutter: Cutter) -> str:
     """What a candidate of a window that was padded to `length` says."""
-    if candidate >= length * length:
-        return CLOSED[candidate - length * length]
-    passage, first, last = example.window.locate(*divmod(candidate, length))
+    if candidate >= length * LONGEST:
+        return CLOSED[candidate - length * LONGEST]
+    passage, first, last = example.window.locate(*span_of(candidate))
     text = row.passages[passage].text
     tokens = cutter.tokens(text)
     return text[tokens.starts[first] : tokens.ends[last]]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from rag_ese.reader.model import LONGEST, Inputs, SpanHeads, loss
+from rag_ese.reader.attention import attend, use_plain_attention
+from rag_ese.reader.model import LONGEST, Inputs, SpanHeads, loss, number_of, span_of
 from rag_ese.reader.weights import Reader
 from rag_ese.reader.windows import Cutter, Stretch
 from rag_ese.types import Passage
@@ -20,14 +23,17 @@ def test_scores_are_those_of_the_formula() -> None:
     rows = states[0].numpy().astype(np.float64)
     ends = rows @ maps["ends.weight"].T + maps["ends.bias"]
     pair = rows @ maps["pair.weight"].T + maps["pair.bias"]
+    assert spans.shape == (1, 60, LONGEST)
     for first in range(60):
-        for last in range(60):
-            same = owner[0, first] == owner[0, last] and owner[0, first] >= 0
-            if same and 0 <= last - first < LONGEST:
+        for more in range(LONGEST):
+            last, found = first + more, float(spans[0, first, more].detach())
+            if last < 60 and owner[0, first] == owner[0, last] and owner[0, first] >= 0:
                 expected = ends[first, 0] + ends[last, 1] + pair[first, :4] @ pair[last, 4:] / 2
-                assert float(spans[0, first, last].detach()) == pytest.approx(expected, abs=1e-4)
+                assert found == pytest.approx(expected, abs=1e-4)
+                assert span_of(number_of(first, last)) == (first, last)
+                assert float(spans.flatten()[number_of(first, last)].detach()) == found
             else:
-                assert float(spans[0, first, last].detach()) == float("-inf")
+                assert found == float("-inf")
     expected_closed = rows[0] @ maps["closed.weight"].T + maps["closed.bias"]
     assert closed[0].detach().numpy() == pytest.approx(expected_closed, abs=1e-4)
 
@@ -53,6 +59,36 @@ def test_padding_changes_nothing(reader: Reader, cutter: Cutter, passages: tuple
         alone = reader.model(Inputs.of([short]))
         beside = reader.model(Inputs.of([long, short]))
     size = len(short)
-    assert torch.allclose(alone[0][0], beside[0][1, :size, :size], atol=1e-4)
+    assert torch.allclose(alone[0][0], beside[0][1, :size], atol=1e-4)
     assert torch.allclose(alone[1][0], beside[1][1], atol=1e-4)
     assert torch.isinf(beside[0][1, size:]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_attention_is_that_of_the_library(
+    dtype: torch.dtype, reader: Reader, cutter: Cutter, passages: tuple[Passage, ...]
+) -> None:
+    stretches = (Stretch(2, 0, 3), Stretch(0, 0, 14))
+    windows = [cutter.window("Who?", passages, [each]) for each in stretches]
+    found = []
+    for choose in (lambda backbone: backbone.set_attn_implementation("eager"), use_plain_attention):
+        model = copy.deepcopy(reader.model).eval()
+        model.backbone.to(dtype)
+        choose(model.backbone)
+        with torch.no_grad():
+            found.append(model(Inputs.of(windows)))
+    exact = dtype is torch.float32
+    for ours, theirs in zip(found[1], found[0], strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4 if exact else 0.3, rtol=0)
+
+
+def test_attention_written_out() -> None:
+    draw = np.random.default_rng(0)
+    query, key, value = draw.normal(size=(3, 2, 4, 5, 8))
+    mask = np.where(draw.random((2, 1, 5, 5)) < 0.3, -1e9, 0.0)
+    mask[..., 0] = 0
+    inputs = [torch.from_numpy(each) for each in (query, key, value, mask)]
+    result, _ = attend(torch.nn.Identity(), *inputs, scaling=0.5)
+    shares = np.exp(0.5 * query @ key.transpose(0, 1, 3, 2) + mask)
+    expected = shares / shares.sum(-1, keepdims=True) @ value
+    assert result.numpy() == pytest.approx(expected.transpose(0, 2, 1, 3))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rag_ese.data.readings import Gold, Reading, read_readings
-from rag_ese.reader.model import CLOSED
+from rag_ese.reader.model import CLOSED, LONGEST
 from rag_ese.reader.rendering import Distractors, Example, Shares, render
 from rag_ese.reader.windows import Cutter
 from rag_ese.types import Passage
@@ -39,7 +39,7 @@ def test_right_spans_are_the_answer_in_every_form(rows: Path, hops: Path, cutter
                     assert said(row, example, cutter) == {right}
             example = render(row, distractors, Shares(0, 1), cutter, random.Random(number))
             assert example.spans == () and example.closed == CLOSED.index("")
-            assert example.gold(50) == [2500]
+            assert example.gold(50) == [50 * LONGEST]
 
 
 def test_two_hops_are_seen_together_in_both_orders(hops: Path, cutter: Cutter) -> None:
@@ -70,7 +70,7 @@ def test_distractors_lack_the_answer() -> None:
 def test_gold_numbers_are_those_of_the_padded_batch(cutter: Cutter, rows: Path) -> None:
     row = next(read_readings(rows))
     example = render(row, Distractors([row]), Shares(0, 0), cutter, random.Random(0))
-    scores = np.zeros((70, 70))
+    scores = np.zeros((70, LONGEST))
     for first, last in example.spans:
-        scores[first, last] = 1
+        scores[first, last - first] = 1
     assert np.flatnonzero(scores).tolist() == sorted(example.gold(70))
