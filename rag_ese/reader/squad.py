@@ -28,9 +28,10 @@ def score(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
     """
     said = normalise(prediction)
     expected = [normalise(gold) for gold in golds]
-    return max(float(said == gold) for gold in expected), max(_f1(said.split(), gold.split()) for gold in expected)
+    return max(float(said == gold) for gold in expected), max(word_f1(said.split(), gold.split()) for gold in expected)
 
 
-def _f1(said: Sequence[str], expected: Sequence[str]) -> float:
+def word_f1(said: Sequence[str], expected: Sequence[str]) -> float:
+    """The harmonic mean of precision and recall of words, each counted as often as it stands there."""
     common = (Counter(said) & Counter(expected)).total()
     return 2 * common / (len(said) + len(expected)) if common else 0.0

@@ -15,9 +15,10 @@ from rag_ese.generator.identity import code_hash, model_identity
 from rag_ese.generator.question_type import Kind, kind_of
 from rag_ese.generator.reader import sentences_by_rules
 from rag_ese.reader.attention import use_plain_attention
-from rag_ese.reader.decision import Decision, decide
+from rag_ese.reader.decision import Decision, Span, decide
 from rag_ese.reader.pairing import choose_pairs
 from rag_ese.reader.scoring import WindowScores, score_windows
+from rag_ese.reader.squad import normalise
 from rag_ese.reader.weights import EMBEDDED_READER, load_reader
 from rag_ese.reader.windows import Cutter, Stretch, Window, strides
 from rag_ese.types import Answer, Evidence, Passage, SupportingFact
@@ -32,7 +33,7 @@ PAIRS = 3
 """Pairs of passages that are read for a question; chosen on held-out training questions (docs/log.md)."""
 OVERLAP = 64
 """Tokens that two stretches of a long passage share."""
-KEEP = 5
+KEEP = 20
 """Spans of a window that may become the answer."""
 
 
@@ -133,7 +134,17 @@ class TrainedReader(Generator):
         closed = self._closed and kind_of(prompt.question) is Kind.YES_NO
         if not windows or not (closed or any(each.spans for each in scores)):
             return Answer("", ())
-        return answer_of(prompt, decide(windows, scores, closed), cutter)
+
+        def words(span: Span) -> list[str]:
+            return normalise(_said(prompt, span, cutter)).split()
+
+        return answer_of(prompt, decide(windows, scores, closed, words), cutter)
+
+
+def _said(prompt: Prompt, span: Span, cutter: Cutter) -> str:
+    passage, first, last = span
+    text, tokens = prompt.passages[passage].text, cutter.tokens(prompt.passages[passage].text)
+    return text[tokens.starts[first] : tokens.ends[last]]
 
 
 def answer_of(prompt: Prompt, decision: Decision, cutter: Cutter) -> Answer:
