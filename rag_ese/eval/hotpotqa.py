@@ -30,6 +30,7 @@ from rag_ese.indexing import automatic_store, completed, sizes_of
 from rag_ese.pipeline import prompts as make_prompts
 from rag_ese.retriever import Funnel, FunnelSearcher, SearchPlan
 from rag_ese.retriever.exact_searcher import ExactSearcher
+from rag_ese.retriever.on_device import placed
 from rag_ese.types import Question, Size
 
 
@@ -60,7 +61,17 @@ def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
     if plan:
         _check_plan(config, plan, hotpot, store, encoder, questions, note)
     rows = list(
-        systems(store, encoder, sizes, funnels, config.depth, config.hybrid, config.hybrid_weight, config.exact)
+        systems(
+            store,
+            placed(store, config.search_device),
+            encoder,
+            sizes,
+            funnels,
+            config.depth,
+            config.hybrid,
+            config.hybrid_weight,
+            config.exact,
+        )
     )
     controls = [part.strip() for part in config.controls.split(",") if part.strip()]
     rows += rotated(store, encoder, sizes, controls, config.depth, config.seed)

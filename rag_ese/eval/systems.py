@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rag_ese.index import Store
+from rag_ese.index.searchable import Searchable
 from rag_ese.retriever import BM25Searcher, Funnel, FunnelSearcher, HopSearcher, HybridSearcher, Searcher
 from rag_ese.retriever.exact_searcher import ExactSearcher
 from rag_ese.retriever.search_plan import index_bytes
@@ -32,6 +33,7 @@ class System:
 
 def systems(
     store: Store,
+    searched: Searchable,
     encoder: QueryEncoder,
     sizes: Sequence[Size],
     funnels: Sequence[Funnel],
@@ -40,9 +42,12 @@ def systems(
     hybrid_weight: float,
     exact: bool = False,
 ) -> Iterator[System]:
-    """One system per size, the certified search of the largest, the funnels, BM25 and hybrids if the store has BM25."""
+    """One system per size, the certified search of the largest, the funnels, BM25 and hybrids if the store has BM25.
+
+    `searched` is the store, or what stands for it where vectors are searched.
+    """
     for size in sizes:
-        searcher = FunnelSearcher(store, encoder, Funnel.single(size, depth))
+        searcher = FunnelSearcher(searched, encoder, Funnel.single(size, depth))
         yield System(searcher.name, searcher, "size", store.index_bytes(size), size=size)
     if exact:
         certified = ExactSearcher(store, encoder, max(sizes), depth)
@@ -50,16 +55,16 @@ def systems(
         yield System(certified.name, certified, "exact", certified.index.layout.nbytes, gathered, max(sizes))
     for funnel in dict.fromkeys(funnels):
         vectors = sum(store.vector_bytes(layer) for layer in {stage.size.layers for stage in funnel.stages[1:]})
-        searcher = FunnelSearcher(store, encoder, funnel)
+        searcher = FunnelSearcher(searched, encoder, funnel)
         yield System(str(funnel), searcher, "funnel", index_bytes(store, funnel), vectors, funnel.stages[-1].size)
     if not store.manifest.plan.bm25:
         return
     yield System(BM25Searcher.name, BM25Searcher(store, depth), "BM25", store.bm25_bytes())
     for size in sizes if hybrids else [max(sizes)]:
         wide = Funnel.single(size, max(depth, 200))
-        hybrid = HybridSearcher(store, encoder, wide, depth, hybrid_weight)
-        searched = store.index_bytes(size) + store.bm25_bytes()
-        yield System(hybrid.name, hybrid, "hybrid", searched, store.vector_bytes(size.layers), size)
+        hybrid = HybridSearcher(searched, encoder, wide, depth, hybrid_weight)
+        read = store.index_bytes(size) + store.bm25_bytes()
+        yield System(hybrid.name, hybrid, "hybrid", read, store.vector_bytes(size.layers), size)
 
 
 def two_hops(rows: Sequence[System], store: Store) -> Iterator[System]:

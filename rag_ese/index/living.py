@@ -193,7 +193,8 @@ class LivingIndex(Snapshot):
         path = f"segments/{name}"
         kinds = self.plan.kind
         trained = any(not new_index(kind_for(kinds, size), size.dim, len(batch)).is_trained for size in self.sizes)
-        kind = "flat" if trained and kinds not in KINDS else kinds  # lists that a batch cannot fill
+        # Lists, and codes, that a batch cannot fill.
+        kind = "flat" if trained and (kinds not in KINDS or kinds == "pq4") else kinds
         plan = self._plan(DataEntry(name="added passages", revision=revision), kind)
         store = build(self.folder / path, plan, lambda: batch, encoder)
         return _with_segment(self.folder, generation, name, path, store)

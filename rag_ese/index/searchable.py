@@ -6,26 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from rag_ese.index.row_scores import RowScores
+from rag_ese.index.vectors import Vectors
 from rag_ese.index.where import Where
 from rag_ese.types import Bools, Float32s, Int64s, Passage, Ranking, Size
-
-
-class Vectors(Protocol):
-    """Full-width unit vectors of one depth, by row."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, rows: npt.NDArray[np.int64] | slice, dim: int) -> Float32s:
-        """The vectors of `rows` at width `dim`: n x dim, float32, unit length."""
-
-
-class RowScores(Protocol):
-    """Approximate inner products with single rows."""
-
-    def scores(self, rows: Sequence[Int64s], queries: Float32s) -> list[Float32s]: ...
 
 
 class Lexical(Protocol):
@@ -64,8 +48,8 @@ class Searchable(Protocol):
 
     def vectors(self, layer: int) -> Vectors: ...
 
-    def codes(self, size: Size) -> RowScores | None:
-        """Codes that stand for all rows at `size`, to score some by; None where there are none for that."""
+    def row_scores(self, size: Size, exact: bool) -> RowScores:
+        """What scores single rows at `size`: their vectors, or what is faster where that need not be `exact`."""
 
     def search(self, size: Size, queries: Float32s, k: int, where: Where | None = None) -> tuple[Float32s, Int64s]: ...
 

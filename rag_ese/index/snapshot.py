@@ -14,8 +14,9 @@ from rag_ese.index.generation import SegmentEntry, current
 from rag_ese.index.manifest import Plan, check_file
 from rag_ese.index.order import best_first
 from rag_ese.index.passages import IDS
-from rag_ese.index.searchable import Vectors
+from rag_ese.index.row_scores import VectorScores
 from rag_ese.index.store import Store
+from rag_ese.index.vectors import Vectors
 from rag_ese.index.where import Where, mask, ready
 from rag_ese.index.words import WORD_FILES, LivingBM25, Words
 from rag_ese.types import Bools, Float32s, Int64s, Passage, Size
@@ -84,8 +85,9 @@ class Snapshot:
     def vectors(self, layer: int) -> SegmentedVectors:
         return SegmentedVectors([store.vectors(layer) for store in self.stores], self.starts)
 
-    def codes(self, size: Size) -> None:
-        """None: segments may be indexed in different ways, so re-ranking reads their vectors."""
+    def row_scores(self, size: Size, exact: bool) -> VectorScores:
+        """By vectors: segments may be indexed in different ways, so their codes do not compare."""
+        return VectorScores(self.vectors(size.layers))
 
     @cached_property
     def bm25(self) -> LivingBM25:

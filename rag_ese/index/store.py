@@ -16,6 +16,7 @@ from rag_ese.index.manifest import Manifest, check_file
 from rag_ese.index.metadata import METADATA_FILES
 from rag_ese.index.order import best_first
 from rag_ese.index.passages import IDS, OFFSETS, TEXTS, PassageFile
+from rag_ese.index.row_scores import RowScores, VectorScores
 from rag_ese.index.selection import search_selected
 from rag_ese.index.vectors import VectorFile, vector_file
 from rag_ese.index.where import Where, mask, ready
@@ -139,6 +140,10 @@ class Store:
         if size not in self._codes:
             self._codes[size] = Codes(self.index(size))
         return self._codes[size]
+
+    def row_scores(self, size: Size, exact: bool) -> RowScores:
+        """What scores rows at `size`: vectors, or 8-bit codes where there are any and it need not be `exact`."""
+        return (None if exact else self.codes(size)) or VectorScores(self.vectors(size.layers))
 
     def index_bytes(self, size: Size) -> int:
         return self.manifest.files[index_file(size)].bytes

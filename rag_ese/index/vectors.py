@@ -33,6 +33,15 @@ class LayerEncoder(Protocol):
     ) -> dict[int, Float32s]: ...
 
 
+class Vectors(Protocol):
+    """Full-width unit vectors of one depth, by row."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, rows: npt.NDArray[np.int64] | slice, dim: int) -> Float32s:
+        """The vectors of `rows` at width `dim`: n x dim, float32, unit length."""
+
+
 def vector_file(layer: int) -> str:
     """The name of a depth's file, relative to the store."""
     return f"vectors/L{layer}.vec"

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from rag_ese.index.lexical import best
-from rag_ese.index.searchable import Lexical, RowScores, Searchable, Vectors
+from rag_ese.index.row_scores import RowScores
+from rag_ese.index.searchable import Lexical, Searchable
+from rag_ese.index.vectors import Vectors
 from rag_ese.index.where import Where
 from rag_ese.types import Bools, Float32s, Int64s, Passage, Ranking, Size
 
@@ -55,8 +57,8 @@ class View:
     def vectors(self, layer: int) -> Vectors:
         return self._whole.vectors(layer)
 
-    def codes(self, size: Size) -> RowScores | None:
-        return self._whole.codes(size)
+    def row_scores(self, size: Size, exact: bool) -> RowScores:
+        return self._whole.row_scores(size, exact)
 
     def search(self, size: Size, queries: Float32s, k: int, where: Where | None = None) -> tuple[Float32s, Int64s]:
         return self._whole.search(size, queries, k, self._mask if where is None else self.matching(where))

@@ -19,7 +19,6 @@ from rag_ese.index.kinds import SCANS, kind_for
 from rag_ese.plan.intervals import ENOUGH
 from rag_ese.retriever import Funnel, Stage
 from rag_ese.retriever.recall import Float64s, exact_top
-from rag_ese.retriever.searchers import shortlist_scores
 from rag_ese.types import Float32s, Int64s, Size
 
 _STEPS = (1, 1.5, 2, 3, 5, 7)
@@ -81,7 +80,7 @@ class Survey:
         ahead = np.empty((len(rows), self._k, len(grid)), np.int64)
         # A row of -1 is a place that an approximate index left empty; it stands behind all others.
         near = list(np.maximum(rows, 0))
-        scored = shortlist_scores(self._store, middle, near, self._vectors[middle], last=False)
+        scored = self._store.row_scores(middle, exact=False).scores(near, self._vectors[middle])
         for query, (found, scores) in enumerate(zip(rows, scored, strict=True)):
             scores = np.where(found < 0, -np.inf, scores).astype(np.float32)
             ahead[query] = _ahead(found, scores, np.minimum(places[query], len(found) - 1), grid)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag_ese.index import Store
-from rag_ese.index.searchable import RowScores
+from rag_ese.index.row_scores import RowScores, products
 from rag_ese.plan.candidates import Vectors
 from rag_ese.retriever import Funnel, FunnelSearcher
 from rag_ese.retriever.recall import Float64s, recalls
 from rag_ese.retriever.search_plan import Latency
-from rag_ese.retriever.searchers import QueryEncoder, products, rank
+from rag_ese.retriever.searchers import QueryEncoder, rank
 from rag_ese.types import Float32s, Int64s, Size
 
 _TRIES = 11

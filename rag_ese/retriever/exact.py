@@ -17,10 +17,10 @@ import numpy as np
 
 from rag_ese.errors import ConfigError, DataError, MissingExtraError
 from rag_ese.index.lexical import best
+from rag_ese.index.row_scores import products
 from rag_ese.retriever.exact_batch import Sifted, sift
 from rag_ese.retriever.exact_bounds import QueryBounds, bounds_of
 from rag_ese.retriever.exact_layout import ArrayRows, Layout, Rows, build_layout
-from rag_ese.retriever.searchers import products
 from rag_ese.types import Float32s, Int64s, Ranking
 
 WIDTHS = (256, 512)

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_ese.errors import ConfigError, DataError
+from rag_ese.index.row_scores import products
 from rag_ese.index.store import Store
-from rag_ese.retriever.searchers import products, rank
+from rag_ese.retriever.searchers import rank
 from rag_ese.types import Float32s, Int64s, Size
 
 Float64s = npt.NDArray[np.float64]

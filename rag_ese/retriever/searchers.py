@@ -10,13 +10,13 @@ import numpy as np
 from rag_ese.errors import ConfigError
 from rag_ese.index.lexical import best
 from rag_ese.index.order import best_first
+from rag_ese.index.row_scores import products
 from rag_ese.index.searchable import Searchable
 from rag_ese.retriever.funnel import Funnel
 from rag_ese.types import Float32s, Int64s, Ranking, Size
 
 HYBRID_WEIGHT = 0.5
 """BM25's share in a hybrid; chosen on HotpotQA training questions (docs/log.md)."""
-_ROWS = 2048  # read together: a call costs little, and what was read stays near
 _QUERIES = 1024  # encoded together, so that what a pass keeps between stages stays small
 
 
@@ -90,7 +90,7 @@ class FunnelSearcher:
         for stage in later:
             last, size = stage is later[-1], stage.size
             shortlists = [ranking.rows for ranking in rankings]
-            scored = shortlist_scores(self._store, size, shortlists, encoding.at(size), last)
+            scored = self._store.row_scores(size, exact=last).scores(shortlists, encoding.at(size))
             rankings = [rank(*each, stage.keep) for each in zip(shortlists, scored, strict=True)]
             yield rankings
 
@@ -154,31 +154,10 @@ class HybridSearcher:
         return Ranking(rows[chosen.rows], chosen.scores)
 
 
-def shortlist_scores(
-    store: Searchable, size: Size, shortlists: Sequence[Int64s], queries: Float32s, last: bool
-) -> list[Float32s]:
-    """The scores of each query's shortlist in a stage at `size`: by codes where there are some, but in the `last`."""
-    if not last and (codes := store.codes(size)):
-        return codes.scores(shortlists, queries)
-    vectors = store.vectors(size.layers)
-    scores: list[Float32s] = []
-    together = max(1, _ROWS // max([1, *map(len, shortlists)]))
-    for start in range(0, len(shortlists), together):
-        part = shortlists[start : start + together]
-        read = np.split(vectors.rows(np.concatenate(part), size.dim), np.cumsum([*map(len, part)])[:-1])
-        scores += [products(each, query) for each, query in zip(read, queries[start : start + together], strict=True)]
-    return scores
-
-
 def rank(rows: Int64s, scores: Float32s, keep: int) -> Ranking:
     """The `keep` best of `rows` by score; equal scores in order of row, as in an exact search."""
     order = best_first(scores, rows, keep)
     return Ranking(rows[order], scores[order])
-
-
-def products(vectors: Float32s, query: Float32s) -> Float32s:
-    """The inner product of each row with `query`. Equal rows have equal products, which `@` does not promise."""
-    return np.asarray(np.einsum("ij,j->i", vectors, query), dtype=np.float32)
 
 
 def chunks(queries: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -68,6 +68,17 @@ def without_costs(system: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in system.items() if name not in ("latency", "reading")}
 
 
+def test_vectors_on_a_device_rank_the_same(there: Path, run_main: Main, metrics: dict[str, Any]) -> None:
+    options = [*OPTIONS, *FUNNELS[:2], "--generator", "none", "--search-device", "auto", "--out", "device"]
+    code, _, problem = run_main("eval", *options)
+    assert code == 0, problem
+    found = json.loads((there / "device" / "metrics.json").read_text())
+    for name in ROWS[:4]:
+        assert found["per_question"][name]["ndcg@10"] == pytest.approx(metrics["per_question"][name]["ndcg@10"])
+    code, _, problem = run_main("eval", *OPTIONS, "--search-device", "tpu", "--generator", "none")
+    assert code == 2 and "unknown device 'tpu'" in problem
+
+
 def test_the_record_says_what_was_done(metrics: dict[str, Any]) -> None:
     assert metrics["schema"] == 1 and metrics["seed"] == 3 and metrics["question_count"] == 20
     assert metrics["config"]["sizes"] == "L2-d64,768" and metrics["config"]["resamples"] == 500

@@ -15,6 +15,7 @@ from rag_ese.errors import ConfigError
 from rag_ese.index import Store, build
 from rag_ese.index.codes import Codes
 from rag_ese.index.kinds import has_codes, kind_for
+from rag_ese.index.row_scores import VectorScores
 from rag_ese.index.view import View
 from rag_ese.retriever import Funnel, FunnelSearcher
 from rag_ese.retriever.search_plan import fingerprint, index_bytes
@@ -83,7 +84,10 @@ def test_every_size_has_its_kind(store: Store) -> None:
     opened = Store(store.folder)
     assert opened.codes(SMALL) is None and not opened._indexes  # not read to find out
     assert isinstance(store.codes(MIDDLE), Codes)
-    assert isinstance(View(store, lambda row: True).codes(MIDDLE), Codes)
+    for index in (store, View(store, lambda row: True)):
+        assert isinstance(index.row_scores(MIDDLE, exact=False), Codes)
+        assert isinstance(index.row_scores(MIDDLE, exact=True), VectorScores)
+        assert isinstance(index.row_scores(SMALL, exact=False), VectorScores)
     assert [kind_for(KINDS, size) for size in (SMALL, MIDDLE, FULL)] == ["pq4", "sq8", "flat"]
 
 

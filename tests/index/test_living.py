@@ -52,6 +52,16 @@ def same(index: Any, fresh: Any, encoder: Any) -> None:
                 assert np.allclose(found.scores, expected.scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["pq4", "sq8", "sketch", "ivf-sketch", "pq4; L6-d24=sq8"])
+def test_few_passages_can_be_added_to_any_kind(
+    make: Callable[..., Store], passages: Passages, encoder: Any, tmp_path: Path, kind: str
+) -> None:
+    rows = passages(43)
+    index = LivingIndex.create(tmp_path / "living", make(rows[:40], kind=kind)).add(rows[40:], encoder)
+    found = index.search(index.sizes[0], encoder.begin(["anything"]).at(index.sizes[0]), 43)[1]
+    assert sorted(found[0].tolist()) == list(range(43))
+
+
 @pytest.mark.parametrize("kind", ["flat", "fp16", "hnsw", "ivf", "panorama"])
 def test_it_answers_as_a_fresh_store(
     make: Callable[..., Store], passages: Passages, encoder: Any, tmp_path: Path, kind: str

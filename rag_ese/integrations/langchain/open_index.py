@@ -9,6 +9,7 @@ from typing import Any, Self
 from rag_ese.errors import ConfigError
 from rag_ese.index import LivingIndex, Store, View
 from rag_ese.index.living import is_living
+from rag_ese.index.searchable import Searchable
 from rag_ese.index.where import Where
 from rag_ese.integrations.langchain.embeddings import load_encoder
 from rag_ese.retriever import Funnel, FunnelSearcher, SearchPlan
@@ -20,16 +21,19 @@ _KEPT = 32
 
 @dataclass(frozen=True)
 class OpenIndex:
-    """A store or one generation of a living index, and the encoder for its questions."""
+    """A store or one generation of a living index, what searches its vectors, and the encoder for its questions."""
 
     folder: Path
     store: Store | LivingIndex
+    searched: Searchable
     encoder: Any
     _views: dict[str, View] = field(default_factory=dict)
     _plans: dict[str, Funnel] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path, encoder: Any, model: str, revision: str, dtype: str, device: str) -> Self:
+    def open(
+        cls, folder: Path, encoder: Any, model: str, revision: str, dtype: str, device: str, search_device: str
+    ) -> Self:
         """Loads the model that the index was built with, unless an `encoder` or another name of it is given.
 
         Raises StoreError where there is no index, StoreMismatchError for an encoder of another revision.
@@ -38,21 +42,23 @@ class OpenIndex:
         built = (store.plan if isinstance(store, LivingIndex) else store.manifest.plan).model
         encoder = encoder or load_encoder(model or built.name, revision, dtype, device)
         store.check_model(encoder.name, encoder.revision)
-        return cls(folder, store, encoder)
+        from rag_ese.retriever.on_device import placed
+
+        return cls(folder, store, placed(store, search_device), encoder)
 
     def searcher(self, funnel: Funnel, where: Where | None) -> FunnelSearcher:
         """A searcher of the passages that `where` lets through; the rows of a mapping are remembered."""
         if where is None:
-            return FunnelSearcher(self.store, self.encoder, funnel)
+            return FunnelSearcher(self.searched, self.encoder, funnel)
         return FunnelSearcher(self._view(where), self.encoder, funnel)
 
     def _view(self, where: Where) -> View:
         if not isinstance(where, dict):
-            return View(self.store, where)
+            return View(self.searched, where)
         key = repr(where)
         view = self._views.get(key)
         if view is None:
-            view = self._views[key] = View(self.store, where)
+            view = self._views[key] = View(self.searched, where)
             if len(self._views) > _KEPT:
                 self._views.pop(next(iter([*self._views])), None)
         return view

@@ -43,6 +43,7 @@ class EseRetriever(BaseRetriever):
     model_revision: str = Field("", description="revision of a hub model")
     dtype: str = Field("auto", description="auto, float32, bfloat16 or float16")
     device: str = Field("auto", description="auto, cpu, cuda or mps")
+    search_device: str = Field("cpu", description="cpu: by FAISS's indexes; auto, cuda or mps: by brute force there")
     encoder: Any = Field(None, exclude=True, repr=False, description="an ElasticEncoder that is loaded already")
     opened: Any = Field(None, exclude=True, repr=False, description="the index as an earlier retriever opened it")
 
@@ -51,7 +52,13 @@ class EseRetriever(BaseRetriever):
         """Opens index and encoder once; the copies that `configurable_fields` makes share them."""
         if self.opened is None or self.opened.folder != Path(self.index):
             self.opened = OpenIndex.open(
-                Path(self.index), self.encoder, self.model, self.model_revision, self.dtype, self.device
+                Path(self.index),
+                self.encoder,
+                self.model,
+                self.model_revision,
+                self.dtype,
+                self.device,
+                self.search_device,
             )
             self.encoder = self.opened.encoder
         self._funnel(self.k, None, None)

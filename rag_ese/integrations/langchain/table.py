@@ -16,8 +16,8 @@ from langchain_core.documents import Document
 
 from rag_ese.errors import DataError, StoreMismatchError
 from rag_ese.index.lexical import best
+from rag_ese.index.row_scores import products
 from rag_ese.integrations.langchain.masks import Filter, Masks
-from rag_ese.retriever.searchers import products
 from rag_ese.types import Bools, Float32s, Int64s, Ranking
 
 _ALIVE = np.iinfo(np.int64).max
