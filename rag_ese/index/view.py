@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 
 from rag_ese.index.lexical import best
-from rag_ese.index.row_scores import RowScores
 from rag_ese.index.searchable import Lexical, Searchable
-from rag_ese.index.vectors import Vectors
 from rag_ese.index.where import Where
-from rag_ese.types import Bools, Float32s, Int64s, Passage, Ranking, Size
+from rag_ese.index.wrapped import Wrapped
+from rag_ese.types import Bools, Float32s, Int64s, Ranking, Size
 
 
-class View:
+class View(Wrapped):
     """The passages of `whole` that `where` lets through, e.g. View(store, {"year": {">=": 1990}}).
 
     The filter is applied before every search. BM25 weighs words by how rare they are in the whole index.
     """
 
     def __init__(self, whole: Searchable, where: Where) -> None:
-        self._whole = whole
+        super().__init__(whole)
         self._mask = whole.matching(where)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._mask))
 
     @property
-    def folder(self) -> Path:
-        return self._whole.folder
-
-    @property
-    def width(self) -> int:
-        return self._whole.width
-
-    @property
-    def sizes(self) -> list[Size]:
-        return self._whole.sizes
-
-    @property
-    def passages(self) -> Sequence[Passage]:
-        return self._whole.passages
-
-    @property
     def bm25(self) -> Lexical:
         return _Masked(self._whole.bm25, self._mask)
-
-    def check_model(self, name: str, revision: str) -> None:
-        self._whole.check_model(name, revision)
-
-    def index(self, size: Size) -> object:
-        return self._whole.index(size)
-
-    def vectors(self, layer: int) -> Vectors:
-        return self._whole.vectors(layer)
-
-    def row_scores(self, size: Size, exact: bool) -> RowScores:
-        return self._whole.row_scores(size, exact)
 
     def search(self, size: Size, queries: Float32s, k: int, where: Where | None = None) -> tuple[Float32s, Int64s]:
         return self._whole.search(size, queries, k, self._mask if where is None else self.matching(where))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from rag_ese.encoder.device import choose_device
 from rag_ese.errors import ConfigError, MissingExtraError
 from rag_ese.index.kinds import faiss_module
 from rag_ese.index.order import best_first
-from rag_ese.index.searchable import Lexical, Searchable
-from rag_ese.index.vectors import Vectors
+from rag_ese.index.searchable import Searchable
 from rag_ese.index.where import Where
-from rag_ese.types import Bools, Float32s, Int64s, Passage, Size
+from rag_ese.index.wrapped import Wrapped
+from rag_ese.types import Float32s, Int64s, Size
 
 _CHUNK = 65536  # rows that are copied to the device together
 _SCORES = 1 << 27  # that are held at once
@@ -33,7 +32,7 @@ _GATHERED = 1 << 25  # numbers of rows that are re-ranked at once
 _FAISS_KEEPS = 2048  # results of a query at most, on a GPU
 
 
-class OnDevice:
+class OnDevice(Wrapped):
     """`whole` with its vectors on a device: `auto`, cuda, cuda:1, mps or cpu, as float32.
 
     A depth takes rows x width x 4 bytes there, and each narrower width that is searched rows x width x 4 more. They are
@@ -42,51 +41,19 @@ class OnDevice:
     """
 
     def __init__(self, whole: Searchable, device: str = "auto") -> None:
-        self._whole = whole
+        super().__init__(whole)
         self.device = choose_device(device)
-        self._vectors: dict[int, Tensor] = {}
+        self._full: dict[int, Tensor] = {}
         self._prefixes: dict[Size, Tensor] = {}
         self._gpu = _faiss_gpu() if self.device.type == "cuda" else None
-
-    def __len__(self) -> int:
-        return len(self._whole)
-
-    @property
-    def folder(self) -> Path:
-        return self._whole.folder
-
-    @property
-    def width(self) -> int:
-        return self._whole.width
-
-    @property
-    def sizes(self) -> list[Size]:
-        return self._whole.sizes
-
-    @property
-    def passages(self) -> Sequence[Passage]:
-        return self._whole.passages
-
-    @property
-    def bm25(self) -> Lexical:
-        return self._whole.bm25
-
-    def check_model(self, name: str, revision: str) -> None:
-        self._whole.check_model(name, revision)
 
     def index(self, size: Size) -> object:
         """The vectors at `size` on the device; no FAISS index is needed for it."""
         return self._prefix(size)
 
-    def vectors(self, layer: int) -> Vectors:
-        return self._whole.vectors(layer)
-
     def row_scores(self, size: Size, exact: bool) -> DeviceScores:
         """By vectors, `exact` or not."""
-        return DeviceScores(self._full(size.layers))
-
-    def matching(self, where: Where) -> Bools:
-        return self._whole.matching(where)
+        return DeviceScores(self._on_device(size.layers))
 
     @torch.inference_mode()
     def search(self, size: Size, queries: Float32s, k: int, where: Where | None = None) -> tuple[Float32s, Int64s]:
@@ -110,19 +77,19 @@ class OnDevice:
         order = best_first(found, places)
         return np.take_along_axis(found, order, 1), np.take_along_axis(places, order, 1)
 
-    def _full(self, layer: int) -> Tensor:
-        if layer not in self._vectors:
+    def _on_device(self, layer: int) -> Tensor:
+        if layer not in self._full:
             source = self._whole.vectors(layer)
             matrix = self._allocated(len(source), self.width)
             for start in range(0, len(source), _CHUNK):
                 part = source.rows(slice(start, start + _CHUNK), self.width)
                 matrix[start : start + len(part)] = torch.from_numpy(np.array(part))
-            self._vectors[layer] = matrix
-        return self._vectors[layer]
+            self._full[layer] = matrix
+        return self._full[layer]
 
     def _prefix(self, size: Size) -> Tensor:
         """The vectors at `size`, unit length, contiguous."""
-        full = self._full(size.layers)
+        full = self._on_device(size.layers)
         if size.dim == self.width:
             return full
         if size not in self._prefixes:
