@@ -142,7 +142,7 @@ def refined(config: FunnelConfig, base: Any, refine: Any, name: str) -> Iterator
 
 
 def pruned(settings: Iterator[Contender], chosen_on: Float32s, exact: Int64s, recall: float) -> Iterator[Contender]:
-    """Settings up to three beyond the first of a kind that reaches the recall: larger shortlists only cost more."""
+    """Settings that come near the recall on 100 questions, until three of a kind reach it: larger ones only cost more."""
     beyond, kind = 0, ""
     for each in settings:
         here = each.setting.split(" kept")[-1]
@@ -151,8 +151,9 @@ def pruned(settings: Iterator[Contender], chosen_on: Float32s, exact: Int64s, re
             kind, beyond = same, 0
         if beyond >= 3:
             continue
-        if float(recalls(list(each.batch(chosen_on[:100])), exact[:100]).mean()) >= recall - 0.004:
-            beyond += 1
+        found = float(recalls(list(each.batch(chosen_on[:100])), exact[:100]).mean())
+        beyond += found >= recall
+        if found >= recall - 0.004:
             yield each
 
 
