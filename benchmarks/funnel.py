@@ -142,7 +142,7 @@ def refined(config: FunnelConfig, base: Any, refine: Any, name: str) -> Iterator
 
 
 def pruned(settings: Iterator[Contender], chosen_on: Float32s, exact: Int64s, recall: float) -> Iterator[Contender]:
-    """Settings that come near the recall on 100 questions, until three of a kind reach it: larger ones only cost more."""
+    """Settings near the recall on 100 questions, until three of a kind reach it: larger shortlists only cost more."""
     beyond, kind = 0, ""
     for each in settings:
         here = each.setting.split(" kept")[-1]
