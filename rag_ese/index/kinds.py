@@ -105,6 +105,12 @@ def new_index(kind: str, dim: int, count: int) -> Any:
         ) from error
 
 
+def must_be_trained(kind: str, dim: int, count: int) -> bool:
+    """Whether an index of `kind` for `count` vectors learns from them, and so needs enough of them."""
+    index = new_index(kind, dim, count)
+    return not (isinstance(index, SketchIndex) or index.is_trained)
+
+
 def streams(index: Any) -> bool:
     """Whether the index is a plain list of codes, so that its file can be written without holding the codes."""
     faiss = faiss_module()

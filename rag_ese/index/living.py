@@ -31,7 +31,7 @@ from rag_ese.index.generation import (
     generation_file,
     replace_file,
 )
-from rag_ese.index.kinds import KINDS, kind_for, new_index
+from rag_ese.index.kinds import KINDS, kind_for, must_be_trained
 from rag_ese.index.lock import exclusive, leased
 from rag_ese.index.manifest import DataEntry, FileEntry, Plan, entry
 from rag_ese.index.passages import IDS
@@ -192,7 +192,7 @@ class LivingIndex(Snapshot):
         name = f"{generation.number:06}-{revision}"
         path = f"segments/{name}"
         kinds = self.plan.kind
-        trained = any(not new_index(kind_for(kinds, size), size.dim, len(batch)).is_trained for size in self.sizes)
+        trained = any(must_be_trained(kind_for(kinds, size), size.dim, len(batch)) for size in self.sizes)
         # Lists, and codes, that a batch cannot fill.
         kind = "flat" if trained and (kinds not in KINDS or kinds == "pq4") else kinds
         plan = self._plan(DataEntry(name="added passages", revision=revision), kind)
