@@ -30,7 +30,7 @@ class EvalConfig(DataConfig, EncoderConfig, StoreConfig):
     closed_book: bool = Field(False, description="add the floor: answers without any passage")
     oracle: bool = Field(False, description="add the ceiling: answers from exactly the gold passages")
     controls: str = Field("", description="add rows of rotated vectors: pca (fitted on the pool), random or both")
-    search_device: str = Field("cpu", description="cpu: by FAISS's indexes; auto, cuda or mps: by brute force there")
+    search_device: str = Field("cpu", description="cpu: FAISS's indexes; cuda, mps: brute force there; auto: either")
     index: str = Field("", description="an index folder (default: one is built in indexes/ and found again)")
     generator: str = Field(
         "auto", description="auto, none, reader[:FOLDER], rules, vllm:MODEL, hf:MODEL or openai:URL#MODEL"

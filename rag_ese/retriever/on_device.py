@@ -110,8 +110,8 @@ class OnDevice(Wrapped):
 
 
 def placed(index: Searchable, device: str) -> Searchable:
-    """The index as it is for the device "cpu", where FAISS's indexes are searched; its vectors on any other."""
-    return index if device == "cpu" else OnDevice(index, device)
+    """The index as it is where `device` is the CPU, which FAISS's indexes are for; its vectors on any other device."""
+    return index if choose_device(device).type == "cpu" else OnDevice(index, device)
 
 
 class DeviceScores:

@@ -16,7 +16,7 @@ from rag_ese.errors import ConfigError, RagEseError, SizeError, StoreError, Stor
 from rag_ese.index import LivingIndex, Store, View
 from rag_ese.integrations.langchain import EseRetriever
 from rag_ese.retriever import Funnel, FunnelSearcher
-from rag_ese.retriever.on_device import OnDevice
+from rag_ese.retriever.on_device import OnDevice, placed
 from rag_ese.types import Passage
 
 QUERY = "Which bridge crosses the river?"
@@ -45,14 +45,18 @@ def test_documents_are_the_passages_that_were_found(retriever: EseRetriever, sam
         assert each.metadata == {**passage.metadata, "title": passage.title}
 
 
-def test_vectors_on_a_device_find_the_same(sample_index: Path, embedded: Any, retriever: EseRetriever) -> None:
-    there = EseRetriever(index=str(sample_index), encoder=embedded, k=5, search_device="auto")
+def test_vectors_on_a_device_find_the_same(
+    sample_index: Path, embedded: Any, retriever: EseRetriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert placed(retriever.opened.store, "cpu") is retriever.opened.store
+    with pytest.raises(ConfigError, match="unknown device 'tpu'"):
+        EseRetriever(index=str(sample_index), encoder=embedded, search_device="tpu")
+    monkeypatch.setattr("rag_ese.retriever.on_device.placed", OnDevice)  # torch's CPU stands for a GPU
+    there = EseRetriever(index=str(sample_index), encoder=embedded, k=5, search_device="cpu")
     assert isinstance(there.opened.searched, OnDevice)
     for call in ({}, {"funnel": FUNNEL}, {"filter": {"even": True}}):
         found = [[each.id for each in asked.invoke(QUERY, **call)] for asked in (there, retriever)]
         assert found[0] == found[1]
-    with pytest.raises(ConfigError, match="unknown device 'tpu'"):
-        EseRetriever(index=str(sample_index), encoder=embedded, search_device="tpu")
 
 
 @pytest.mark.parametrize(

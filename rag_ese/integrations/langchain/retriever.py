@@ -43,7 +43,7 @@ class EseRetriever(BaseRetriever):
     model_revision: str = Field("", description="revision of a hub model")
     dtype: str = Field("auto", description="auto, float32, bfloat16 or float16")
     device: str = Field("auto", description="auto, cpu, cuda or mps")
-    search_device: str = Field("cpu", description="cpu: by FAISS's indexes; auto, cuda or mps: by brute force there")
+    search_device: str = Field("cpu", description="cpu: FAISS's indexes; cuda, mps: brute force there; auto: either")
     encoder: Any = Field(None, exclude=True, repr=False, description="an ElasticEncoder that is loaded already")
     opened: Any = Field(None, exclude=True, repr=False, description="the index as an earlier retriever opened it")
 
