@@ -56,7 +56,7 @@ def load(model: type[Model], path: Path | None = None, overrides: dict[str, Any]
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_sentence(model, error, path)) from error
+        raise ConfigError(_sentence(model, error, path, overrides or {})) from error
 
 
 def _by_key(model: type[StrictModel]) -> dict[str, FieldInfo]:
@@ -79,10 +79,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _sentence(model: type[StrictModel], error: ValidationError, path: Path | None) -> str:
+def _sentence(model: type[StrictModel], error: ValidationError, path: Path | None, overrides: dict[str, Any]) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or model.__name__
-    where = f" in {path}" if path else ""
+    where = f" in {path}" if path and first["loc"][:1] not in [(name,) for name in overrides] else ""
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{where}: the keys are {', '.join(_by_key(model))}"
     if first["type"] == "missing":

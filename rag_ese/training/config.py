@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field, field_validator
 
 from rag_ese.config import StrictModel
@@ -33,7 +34,7 @@ class LoRA(StrictModel):
 
 
 class TrainConfig(StrictModel):
-    """One training run. Objective, data and LoRA are lists and maps: they are set in a YAML file."""
+    """One training run. Maps, `options` and `lora`, are written as YAML on the command line: '{size: L6-d64}'."""
 
     out: Path = Field(description="folder of the run: log, checkpoints, and model/ when it is done")
     model: str = Field("embedded", description="what is trained: embedded, embedded-raw, a folder or a hub name")
@@ -77,6 +78,19 @@ class TrainConfig(StrictModel):
         return (
             [{"path": each} if isinstance(each, str) else each for each in value] if isinstance(value, list) else value
         )
+
+    @field_validator("options", "lora", mode="before")
+    @classmethod
+    def _map(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            read = yaml.safe_load(value)
+        except yaml.YAMLError:
+            read = value
+        if isinstance(read, str):
+            raise ValueError(f"{value} is no map: write it like '{{size: L6-d64}}'")
+        return read
 
     @field_validator("exclude", "freeze", mode="before")
     @classmethod
