@@ -82,7 +82,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _sentence(model: type[StrictModel], error: ValidationError, path: Path | None, overrides: dict[str, Any]) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or model.__name__
-    where = f" in {path}" if path and first["loc"][:1] not in [(name,) for name in overrides] else ""
+    where = f" in {path}" if path and set(first["loc"][:1]).isdisjoint(overrides) else ""
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{where}: the keys are {', '.join(_by_key(model))}"
     if first["type"] == "missing":
