@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
 from rag_ese.generator.spans import bare_title
 from rag_ese.types import Passage
+
+LINK = 2.0
+"""What a link adds to the merit of a pair; chosen on held-out training questions (docs/log.md)."""
 
 
 def linked(question: str, passages: Sequence[Passage]) -> list[tuple[int, int]]:
@@ -26,11 +30,14 @@ def linked(question: str, passages: Sequence[Passage]) -> list[tuple[int, int]]:
 def choose_pairs(
     question: str, passages: Sequence[Passage], merit: Sequence[float], most: int
 ) -> list[tuple[int, int]]:
-    """At most `most` pairs of passages: linked ones first, then others, each by what its two passages merit together.
+    """The `most` most promising pairs of passages, which come best first.
 
-    `merit` is one number per passage, the higher the more likely it holds the answer or leads to it.
+    A pair is promising by what its two passages merit, by their ranks and by a link between the two. `merit` is one
+    number per passage, the logarithm of the odds that it holds the answer. The odds count 1 / rank times: a passage
+    that only leads to the answer has none of its own, but was found early.
     """
     links = set(linked(question, passages))
+    promise = [value - math.log(rank) for rank, value in enumerate(merit, 1)]
     pairs = combinations(range(len(passages)), 2)
-    ranked = sorted(pairs, key=lambda pair: (pair not in links, -merit[pair[0]] - merit[pair[1]], pair))
+    ranked = sorted(pairs, key=lambda pair: (-promise[pair[0]] - promise[pair[1]] - LINK * (pair in links), pair))
     return ranked[:most]

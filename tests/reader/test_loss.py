@@ -82,13 +82,16 @@ def test_plain_attention_is_that_of_the_library(
         assert torch.allclose(ours, theirs, atol=1e-4 if exact else 0.3, rtol=0)
 
 
-def test_attention_written_out() -> None:
+@pytest.mark.parametrize("scale", [1, 60])  # 60: scores beyond the exponential's range, in both directions
+def test_attention_written_out(scale: float) -> None:
     draw = np.random.default_rng(0)
-    query, key, value = draw.normal(size=(3, 2, 4, 5, 8))
+    query, key, value = draw.normal(size=(3, 2, 4, 5, 8)) * np.array([scale, scale, 1]).reshape(3, 1, 1, 1, 1)
     mask = np.where(draw.random((2, 1, 5, 5)) < 0.3, -1e9, 0.0)
     mask[..., 0] = 0
     inputs = [torch.from_numpy(each) for each in (query, key, value, mask)]
     result, _ = attend(torch.nn.Identity(), *inputs, scaling=0.5)
-    shares = np.exp(0.5 * query @ key.transpose(0, 1, 3, 2) + mask)
+    scores = 0.5 * query @ key.transpose(0, 1, 3, 2) + mask
+    assert (np.abs(scores[scores > -1e8]).max() > 800) == (scale == 60)
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
     expected = shares / shares.sum(-1, keepdims=True) @ value
     assert result.numpy() == pytest.approx(expected.transpose(0, 2, 1, 3))
