@@ -9,10 +9,6 @@ from itertools import combinations
 from rag_ese.generator.spans import bare_title
 from rag_ese.types import Passage
 
-LINK = 2.0
-"""What a link adds to the merit of a pair; chosen on held-out training questions (docs/log.md)."""
-
-
 def linked(question: str, passages: Sequence[Passage]) -> list[tuple[int, int]]:
     """Pairs of passages of which one names the other's title, or whose titles the question names both."""
     titles = [bare_title(passage.title).lower() for passage in passages]
@@ -30,14 +26,14 @@ def linked(question: str, passages: Sequence[Passage]) -> list[tuple[int, int]]:
 def choose_pairs(
     question: str, passages: Sequence[Passage], merit: Sequence[float], most: int
 ) -> list[tuple[int, int]]:
-    """The `most` most promising pairs of passages, which come best first.
+    """At most `most` pairs of passages, which come best first: linked ones, then others, each by promise.
 
-    A pair is promising by what its two passages merit, by their ranks and by a link between the two. `merit` is one
-    number per passage, the logarithm of the odds that it holds the answer. The odds count 1 / rank times: a passage
-    that only leads to the answer has none of its own, but was found early.
+    A pair promises what its two passages merit, and the more the earlier they were found. `merit` is one number per
+    passage, the logarithm of the odds that it holds the answer; these count 1 / rank times, since a passage that only
+    leads to the answer has none of its own.
     """
     links = set(linked(question, passages))
     promise = [value - math.log(rank) for rank, value in enumerate(merit, 1)]
     pairs = combinations(range(len(passages)), 2)
-    ranked = sorted(pairs, key=lambda pair: (-promise[pair[0]] - promise[pair[1]] - LINK * (pair in links), pair))
+    ranked = sorted(pairs, key=lambda pair: (pair not in links, -promise[pair[0]] - promise[pair[1]], pair))
     return ranked[:most]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rag_ese.reader.decision import decide
-from rag_ese.reader.pairing import LINK, choose_pairs, linked
+from rag_ese.reader.pairing import choose_pairs, linked
 from rag_ese.reader.scoring import WindowScores
 from rag_ese.reader.squad import score
 from rag_ese.reader.windows import Cutter, Stretch
@@ -75,11 +75,11 @@ def test_the_answer_has_the_highest_expected_f1(cutter: Cutter, passages: tuple[
     assert found.score == pytest.approx(0.25 / (1 + sum(shares.values())))
 
 
-def test_links_merit_and_rank_choose_pairs(passages: tuple[Passage, ...]) -> None:
+def test_links_come_first_then_merit_and_rank(passages: tuple[Passage, ...]) -> None:
     assert linked("When?", passages) == [(0, 1), (0, 2)]
     assert linked("What have Béla and Oslo in common?", passages) == [(0, 1), (0, 2), (1, 2)]
-    assert choose_pairs("When?", passages, [0.0, 1.0, 5.0], 3) == [(0, 2), (1, 2), (0, 1)]
-    nearer = LINK + math.log(2)  # what passage 0 has before passage 1: the link to 2, and its rank
-    assert choose_pairs("When?", passages, [0.0, nearer + 0.01, 5.0], 1) == [(1, 2)]
-    assert choose_pairs("When?", passages, [0.0, nearer - 0.01, 5.0], 1) == [(0, 2)]
+    assert choose_pairs("When?", passages, [0.0, 1.0, 5.0], 3) == [(0, 2), (0, 1), (1, 2)]
+    ahead = math.log(3 / 2)  # what the second of three gains by its rank over the third
+    assert choose_pairs("When?", passages, [0.0, 1.0, 1.0 + ahead + 0.01], 1) == [(0, 2)]
+    assert choose_pairs("When?", passages, [0.0, 1.0, 1.0 + ahead - 0.01], 1) == [(0, 1)]
     assert choose_pairs("When?", passages[:1], [0.0], 3) == []
