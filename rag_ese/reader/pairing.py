@@ -9,6 +9,7 @@ from itertools import combinations
 from rag_ese.generator.spans import bare_title
 from rag_ese.types import Passage
 
+
 def linked(question: str, passages: Sequence[Passage]) -> list[tuple[int, int]]:
     """Pairs of passages of which one names the other's title, or whose titles the question names both."""
     titles = [bare_title(passage.title).lower() for passage in passages]
