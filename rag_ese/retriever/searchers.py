@@ -91,7 +91,7 @@ class FunnelSearcher:
             last, size = stage is later[-1], stage.size
             shortlists = [ranking.rows for ranking in rankings]
             scored = self._store.row_scores(size, exact=last).scores(shortlists, encoding.at(size))
-            rankings = [rank(*each, stage.keep) for each in zip(shortlists, scored, strict=True)]
+            rankings = rank_all(shortlists, scored, stage.keep)
             yield rankings
 
     def vectors(self, rows: Int64s, size: Size) -> Float32s:
@@ -158,6 +158,16 @@ def rank(rows: Int64s, scores: Float32s, keep: int) -> Ranking:
     """The `keep` best of `rows` by score; equal scores in order of row, as in an exact search."""
     order = best_first(scores, rows, keep)
     return Ranking(rows[order], scores[order])
+
+
+def rank_all(rows: Sequence[Int64s], scores: Sequence[Float32s], keep: int) -> list[Ranking]:
+    """`rank` for each query; where all have as many rows, in one go."""
+    if len(set(map(len, rows))) != 1:
+        return [rank(*each, keep) for each in zip(rows, scores, strict=True)]
+    found, reached = np.stack(rows), np.stack(scores)
+    order = best_first(reached, found, keep)
+    ranked = np.take_along_axis(found, order, 1), np.take_along_axis(reached, order, 1)
+    return [Ranking(*each) for each in zip(*ranked, strict=True)]
 
 
 def chunks(queries: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -13,7 +13,7 @@ from rag_ese.errors import ConfigError, SizeError, StoreMismatchError
 from rag_ese.index import Store, build
 from rag_ese.pipeline import Pipeline
 from rag_ese.retriever import BM25Searcher, Funnel, FunnelSearcher, HybridSearcher
-from rag_ese.retriever.searchers import HYBRID_WEIGHT
+from rag_ese.retriever.searchers import HYBRID_WEIGHT, rank_all
 from rag_ese.types import Passage, Size
 
 PASSAGES = [
@@ -149,3 +149,14 @@ def test_the_pipeline_reads_the_best_passages(store: Store, encoder: Any) -> Non
     for (_, ranking), (question, read), query in zip(answered, seen, QUERIES, strict=False):
         assert question == query and len(ranking) == 5
         assert read == tuple(PASSAGES[row] for row in ranking.rows[:2].tolist())
+
+
+@pytest.mark.parametrize("lengths", [(5, 5, 5), (5, 3, 0), ()])
+def test_ranking_together_is_ranking_one_by_one(lengths: tuple[int, ...]) -> None:
+    draw = np.random.default_rng(0)
+    rows = [draw.permutation(50)[:length] for length in lengths]
+    scores = [draw.integers(0, 3, length).astype(np.float32) for length in lengths]  # many are equal
+    found = rank_all(rows, scores, 4)
+    for ranking, some, reached in zip(found, rows, scores, strict=True):
+        order = np.lexsort((some, -reached))[:4]
+        assert (ranking.rows.tolist(), ranking.scores.tolist()) == (some[order].tolist(), reached[order].tolist())
