@@ -38,7 +38,7 @@ from rag_ese.retriever.search_plan import index_bytes
 from rag_ese.types import Float32s, Int64s, Size
 
 PLAIN = "FAISS FlatIP"
-_MIDDLES = (30, 50, 100, 150, 200, 300)
+_MIDDLES = (30, 50, 70, 100, 150, 200, 300)
 _BATCH = 64
 _SHORTLISTS = (50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 4000)
 

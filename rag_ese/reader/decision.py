@@ -9,6 +9,7 @@ risk): "the Eiffel Tower" is backed by "Eiffel Tower", and by the same words els
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ def decide(
 
 def _most_expected(spans: Sequence[Span], parts: Sequence[float], words: Callable[[Span], Sequence[str]]) -> Span:
     """The first of `spans` whose words have the highest F1 with those of all, each as often as its part says."""
-    said = [words(span) for span in spans]
+    said = [Counter(words(span)) for span in spans]
     expected = [sum(part * word_f1(mine, other) for part, other in zip(parts, said, strict=True)) for mine in said]
     return spans[expected.index(max(expected))]
 

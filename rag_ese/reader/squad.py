@@ -28,10 +28,11 @@ def score(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
     """
     said = normalise(prediction)
     expected = [normalise(gold) for gold in golds]
-    return max(float(said == gold) for gold in expected), max(word_f1(said.split(), gold.split()) for gold in expected)
+    words, others = Counter(said.split()), [Counter(gold.split()) for gold in expected]
+    return max(float(said == gold) for gold in expected), max(word_f1(words, other) for other in others)
 
 
-def word_f1(said: Sequence[str], expected: Sequence[str]) -> float:
+def word_f1(said: Counter[str], expected: Counter[str]) -> float:
     """The harmonic mean of precision and recall of words, each counted as often as it stands there."""
-    common = (Counter(said) & Counter(expected)).total()
-    return 2 * common / (len(said) + len(expected)) if common else 0.0
+    common = sum(min(count, expected[word]) for word, count in said.items())
+    return 2 * common / (said.total() + expected.total()) if common else 0.0
