@@ -261,7 +261,7 @@ def measure(config: FunnelConfig) -> None:
         for each in all_of_them:
             each.batch(batch[:8])
             together[each.name] += timed(each.batch, [batch])
-    table = Table("", "setting", "p50 ms", "p99 ms", "x p50", "x p99", "64: ms", "x", "recall", "resident")
+    table = Table("", "setting", "p50 ms", "p99 ms", "x p50", "x p99", "64: ms", "x", "recall, 64", "resident")
     for each in all_of_them:
         one, many = np.array(alone[each.name]) * 1e3, np.array(together[each.name]) * 1e3
         plain, plain_many = np.array(alone[PLAIN]) * 1e3, np.array(together[PLAIN]) * 1e3

@@ -13,6 +13,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 _NAME = "rag_ese_plain"
+_FAR = 1e30
+"""Sums up to here leave room for the products with the values."""
 
 
 def attend(
@@ -24,11 +26,13 @@ def attend(
     dropout.
 
     exp(score) is taken as it is, and what the values give with it is divided by its sum. Trained scores lie far within
-    the exponent's range (up to 88 in float32 and bfloat16); where a sum leaves it, torch's softmax takes over.
+    the exponential's range (-87 to 88 in float32 and bfloat16); where a sum comes near its ends, torch's softmax takes
+    over.
     """
     shares = _scores(query, key, mask, scaling).exp_()  # in place: fresh memory would cost more than the exponential
     sums = shares.sum(dim=-1, keepdim=True)
-    if bool(((sums > 0) & sums.isfinite()).all()):
+    least, most = sums.aminmax()
+    if least > 1 / _FAR and most < _FAR:
         mixed = (shares @ value).div_(sums)
     else:
         mixed = torch.softmax(_scores(query, key, mask, scaling), dim=-1) @ value

@@ -161,8 +161,8 @@ def rank(rows: Int64s, scores: Float32s, keep: int) -> Ranking:
 
 
 def rank_all(rows: Sequence[Int64s], scores: Sequence[Float32s], keep: int) -> list[Ranking]:
-    """`rank` for each query; where all have as many rows, in one go."""
-    if len(set(map(len, rows))) != 1:
+    """`rank` for each query; several that have as many rows are ranked in one go."""
+    if len(rows) == 1 or len(set(map(len, rows))) != 1:
         return [rank(*each, keep) for each in zip(rows, scores, strict=True)]
     found, reached = np.stack(rows), np.stack(scores)
     order = best_first(reached, found, keep)

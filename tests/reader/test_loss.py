@@ -95,3 +95,11 @@ def test_attention_written_out(scale: float) -> None:
     shares = np.exp(scores - scores.max(-1, keepdims=True))
     expected = shares / shares.sum(-1, keepdims=True) @ value
     assert result.numpy() == pytest.approx(expected.transpose(0, 2, 1, 3))
+
+
+@pytest.mark.parametrize("score", [87.0, -87.0])
+def test_attention_at_the_ends_of_the_exponential(score: float) -> None:
+    query, key = torch.full((1, 1, 3, 1), score), torch.ones(1, 1, 3, 1)
+    value = torch.tensor([100.0, 200.0, 300.0]).reshape(1, 1, 3, 1)
+    result, _ = attend(torch.nn.Identity(), query, key, value, None, scaling=1.0)
+    assert result.flatten().tolist() == pytest.approx([200.0] * 3)

@@ -151,7 +151,7 @@ def test_the_pipeline_reads_the_best_passages(store: Store, encoder: Any) -> Non
         assert read == tuple(PASSAGES[row] for row in ranking.rows[:2].tolist())
 
 
-@pytest.mark.parametrize("lengths", [(5, 5, 5), (5, 3, 0), ()])
+@pytest.mark.parametrize("lengths", [(5, 5, 5), (5, 3, 0), (5,), ()])
 def test_ranking_together_is_ranking_one_by_one(lengths: tuple[int, ...]) -> None:
     draw = np.random.default_rng(0)
     rows = [draw.permutation(50)[:length] for length in lengths]
