@@ -76,7 +76,7 @@ def load_checkpoint(path: Path, dtype: torch.dtype, heads: Path | None = None) -
     heads = heads or (path if (path / ELASTIC_FILE).exists() else None)
     pooling, head = _pooling_and_head(path, modules, hidden, _is_decoder(model))
     if heads:
-        head = _view_heads(heads, blocks.depth, hidden * len(pooling.modes))
+        head = _view_heads(heads, blocks.depth, hidden * len(pooling.modes), hidden)
         _check_base(heads, path)
         apply_delta(model, heads)
     return Checkpoint(
@@ -142,7 +142,7 @@ def _pooling_and_head(path: Path, modules: list[dict[str, str]], hidden: int, de
             pooling = Pooling(modes_from_config(config), bool(config.get("include_prompt", True)))
             pooled = True
         elif elastic:
-            break  # the modules that follow are the full size in sentence-transformers' terms; the heads say the same
+            continue  # the other modules are the full size in sentence-transformers' terms; the heads say the same
         elif kind in _MODULES:
             try:
                 layers.append(_MODULES[kind](folder, config))
@@ -195,10 +195,10 @@ def _load_weights(module: nn.Module, folder: Path, prefix: str) -> None:
         raise ModelError(f"cannot load the weights in {folder}: {_reason(error)}") from error
 
 
-def _view_heads(folder: Path, depth: int, pooled: int) -> ViewHeads:
+def _view_heads(folder: Path, depth: int, pooled: int, hidden: int) -> ViewHeads:
     config = _read_json(folder / ELASTIC_FILE)
-    if config.get("format") != 1:
-        raise ModelError(f"{folder / ELASTIC_FILE} has format {config.get('format')}, this version reads format 1")
+    if config.get("format") not in (1, 2):
+        raise ModelError(f"{folder / ELASTIC_FILE} has format {config.get('format')}, this version reads 1 and 2")
     try:
         heads = ViewHeads.from_state(int(config["view"]), load_file(folder / HEADS_FILE))
     except _LOAD_ERRORS as error:
@@ -208,6 +208,12 @@ def _view_heads(folder: Path, depth: int, pooled: int) -> ViewHeads:
         raise ModelError(
             f"the elastic heads in {folder} do not fit the model: their layers are {sorted(heads.weights)} and their "
             f"shapes {sorted(shapes)}, but it has layers 1 to {depth} and needs {2 * pooled} columns"
+        )
+    gates = {tuple(gate.weight.shape) for gate in heads.gates.values()}
+    if gates - {(1, hidden)}:
+        raise ModelError(
+            f"the token gates in {folder} do not fit the model: their shapes are {sorted(gates)}, but its states are "
+            f"{hidden} wide"
         )
     return heads
 

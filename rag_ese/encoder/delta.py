@@ -35,8 +35,13 @@ def save_delta(folder: Path, heads: ViewHeads, tensors: Mapping[str, Tensor], ba
                 halves = {name: each.detach().to("cpu", torch.float16).contiguous() for name, each in state.items()}
                 save_file(halves, folder / file)
                 (folder / file).chmod(0o644)
-        about = {"format": 1, "view": heads.view, "base": base, "base_revision": base_revision}
+        about = {"format": elastic_format(heads), "view": heads.view, "base": base, "base_revision": base_revision}
         (folder / ELASTIC_FILE).write_text(json.dumps(about, indent=1) + "\n")
+
+
+def elastic_format(heads: ViewHeads) -> int:
+    """What elastic.json says, so that a version that knows no token gates refuses heads with some."""
+    return 2 if heads.gates else 1
 
 
 def apply_delta(model: nn.Module, folder: Path) -> None:

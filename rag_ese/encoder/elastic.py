@@ -130,7 +130,7 @@ class ElasticEncoder:
         role: Role = "passage",
         progress: Callable[[int], None] | None = None,
     ) -> dict[int, Float32s]:
-        """What heads are fitted on, the pooled vectors before any head: layer -> len(texts) x (modes * hidden)."""
+        """What heads are fitted on, pooled vectors before the linear map: layer -> len(texts) x (modes * hidden)."""
         rows: dict[int, list[Float32s]] = {layer: [] for layer in layers}
         order: list[int] = []
         for batch in self._batches(texts, role):
@@ -151,10 +151,16 @@ class ElasticEncoder:
         """The token ids of each text under its role's prompt, special tokens included, cut to `max_tokens`."""
         return self._tokenize([self._prompt(role)[0] + text for text in texts])
 
-    def pool_with_gradient(self, rows: Sequence[Sequence[int]], role: Role, layers: Sequence[int]) -> dict[int, Tensor]:
+    def pool_with_gradient(
+        self,
+        rows: Sequence[Sequence[int]],
+        role: Role,
+        layers: Sequence[int],
+        weigh: Callable[[int, Tensor], Tensor],
+    ) -> dict[int, Tensor]:
         """For training: one padded pass over token rows, pooled at each of `layers`: layer -> rows x pooled width.
 
-        Layer 0, which only training ever asks for, is the embedding output.
+        `weigh` is the trained head's. Layer 0, which only training ever asks for, is the embedding output.
         """
         inputs = pad(rows, self._pad_id, self.device)
         run = Pass(self.checkpoint.blocks, inputs)
@@ -162,7 +168,8 @@ class ElasticEncoder:
         if 0 in layers and run.embedding_output is not None:
             hidden = {0: run.embedding_output, **hidden}
         prompt_tokens = self._prompt(role)[1]
-        return {layer: self._pooling(hidden[layer], inputs["attention_mask"], prompt_tokens) for layer in layers}
+        mask = inputs["attention_mask"]
+        return {layer: self._pooling(weigh(layer, hidden[layer]), mask, prompt_tokens) for layer in layers}
 
     def replace_head(self, head: Head) -> None:
         """Embeds with `head` from now on."""
@@ -241,8 +248,9 @@ class _Batch:
             self._pass = Pass(self._encoder.checkpoint.blocks, self._inputs)
         if missing:
             for layer, hidden in self._pass.run(missing).items():
+                states = self._encoder._head.weigh(layer, hidden)
                 self._pooled[layer] = self._encoder._pooling(
-                    hidden, self._inputs["attention_mask"], self._prompt_tokens
+                    states, self._inputs["attention_mask"], self._prompt_tokens
                 )
         return {layer: self._pooled[layer] for layer in layers}
 

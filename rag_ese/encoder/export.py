@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from rag_ese.encoder.delta import ELASTIC_FILE, HEADS_FILE
+from rag_ese.encoder.delta import ELASTIC_FILE, HEADS_FILE, elastic_format
 from rag_ese.encoder.draft import drafted, system_errors
 from rag_ese.encoder.elastic import ElasticEncoder
 from rag_ese.encoder.heads import ViewHeads
@@ -55,7 +55,8 @@ def save_heads(heads: ViewHeads, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.to(dtype).contiguous() for name, tensor in state.items()}, folder / HEADS_FILE)
         (folder / HEADS_FILE).chmod(0o644)
-        (folder / ELASTIC_FILE).write_text(json.dumps({"format": 1, "view": heads.view}, indent=1) + "\n")
+        about = {"format": elastic_format(heads), "view": heads.view}
+        (folder / ELASTIC_FILE).write_text(json.dumps(about, indent=1) + "\n")
 
 
 def save_sentence_transformer(encoder: ElasticEncoder, folder: Path, size: Size | None = None) -> None:
@@ -114,9 +115,7 @@ def _write(encoder: ElasticEncoder, size: Size, folder: Path) -> None:
         (folder / "config_sentence_transformers.json").write_text(json.dumps(wrapper, indent=2) + "\n")
         write_modules(modules, folder)
         if isinstance(heads := checkpoint.head, ViewHeads):
-            kept = range(1, size.layers + 1)
-            weights, biases = ({n: each[n][: size.dim].cpu() for n in kept} for each in (heads.weights, heads.biases))
-            save_heads(ViewHeads(heads.view, weights, biases), folder)
+            save_heads(heads.cut(size), folder)
     for file in folder.glob("*.safetensors"):
         file.chmod(0o644)
 

@@ -55,11 +55,12 @@ def modules_for(encoder: ElasticEncoder, size: Size) -> list[Module]:
         return [_pooling(hidden, pooling), *_cut_modules(head, size.dim), Module("Normalize")]
     if not isinstance(head, ViewHeads):
         raise ModelError(f"{encoder.name} has a {type(head).__name__}, which sentence-transformers has no modules for")
-    weight, bias = (each[size.layers][: size.dim].cpu() for each in (head.weights, head.biases))
+    own = head.cut(size)
+    weight, bias = own.weights[size.layers], own.biases[size.layers]
     if not has_two_views(encoder, size):  # a layer that is its own view: both halves see the same vector
         halves = weight.shape[1] // 2
         one = weight[:, :halves] + weight[:, halves:]
-        return [_pooling(hidden, pooling), _dense(one, bias), Module("Normalize")]
+        return [*_gate(own, size.layers), _pooling(hidden, pooling), _dense(one, bias), Module("Normalize")]
     if pooling.modes != ("mean",):
         raise ModelError(
             f"{encoder.name} has elastic heads over {' and '.join(pooling.modes)} pooling: sentence-transformers can "
@@ -70,7 +71,7 @@ def modules_for(encoder: ElasticEncoder, size: Size) -> list[Module]:
             f"{encoder.name} ends in a norm, which sentence-transformers would not apply to the shallow view: its "
             f"vectors would differ, so only layers 1 to {head.view} can be exported"
         )
-    return _two_views(hidden, head.view, size.layers, pooling, _dense(weight, bias))
+    return _two_views(own, size.layers, hidden, pooling)
 
 
 def write_modules(modules: Sequence[Module], folder: Path) -> None:
@@ -90,20 +91,29 @@ def write_modules(modules: Sequence[Module], folder: Path) -> None:
             (folder / path / "model.safetensors").chmod(0o644)
 
 
-def _two_views(hidden: int, view: int, layers: int, pooling: Pooling, mix: Module) -> list[Module]:
+def _two_views(head: ViewHeads, layers: int, hidden: int, pooling: Pooling) -> list[Module]:
     """Pools the last layer and puts it aside under the name that Pooling takes for the CLS token's vector.
 
     WeightedLayerPooling then makes the shallow layer the token embeddings, a Pooling of `cls` and `mean` sets the two
-    side by side, and `mix` maps them.
+    side by side, and a Dense maps them.
     """
     aside = _dense(torch.eye(hidden), None, module_output_name="cls_token_embeddings")
     shallow = Module(
         "WeightedLayerPooling",
-        {"word_embedding_dimension": hidden, "layer_start": view, "num_hidden_layers": layers},
-        {"layer_weights": torch.eye(layers + 1 - view)[0]},  # of layers `view` to `layers`: all on the first
+        {"word_embedding_dimension": hidden, "layer_start": head.view, "num_hidden_layers": layers},
+        {"layer_weights": torch.eye(layers + 1 - head.view)[0]},  # of layers `view` to `layers`: all on the first
     )
-    beside = _pooling(hidden, Pooling(("cls", "mean"), pooling.include_prompt))
-    return [_pooling(hidden, pooling), aside, shallow, beside, mix, Module("Normalize")]
+    deep = [*_gate(head, layers), _pooling(hidden, pooling), aside]
+    beside = [shallow, *_gate(head, head.view), _pooling(hidden, Pooling(("cls", "mean"), pooling.include_prompt))]
+    return [*deep, *beside, _dense(head.weights[layers], head.biases[layers]), Module("Normalize")]
+
+
+def _gate(head: ViewHeads, layer: int) -> list[Module]:
+    """The token gate of a layer, as a Dense over the token states; nothing where there is none."""
+    if layer not in head.gates:
+        return []
+    weight, bias = head.gates[layer].as_linear()
+    return [_dense(weight, bias, nn.GLU(), module_input_name="token_embeddings")]
 
 
 def _cut_modules(head: ModuleHead, dim: int) -> list[Module]:

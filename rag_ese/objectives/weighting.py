@@ -29,9 +29,15 @@ def last(layer: int, depth: int) -> float:
     return float(layer == depth)
 
 
+def shallow(layer: int, depth: int) -> float:
+    """1 for every layer but the last, 0 for that one: it is the target, and keeps what it has."""
+    return float(layer < depth)
+
+
 WEIGHTINGS: dict[str, Weighting] = {
     "inverse-log": inverse_log,
     "uniform": uniform,
     "linear": linear,
     "last": last,
+    "shallow": shallow,
 }

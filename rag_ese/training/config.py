@@ -60,6 +60,7 @@ class TrainConfig(StrictModel):
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     dropout: bool = Field(False, description="the backbone's own dropout while training")
     freeze: list[str] = Field(["embeddings"], description="parts of parameter names that stay as they are")
+    gates: bool = Field(False, description="learn how much each token counts in the pooling, at every depth")
     lora: LoRA | None = Field(None, description="LoRA adapters, such as {rank: 16, alpha: 32} (extra train)")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the blocks; the weights stay float32")
     device: str = Field("auto", description="auto, cpu, cuda or mps")

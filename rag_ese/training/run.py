@@ -38,7 +38,8 @@ def train(config: TrainConfig, note: Callable[[str], None]) -> Path:
     encoder = ElasticEncoder.load(config.model, "float32", device)
     if config.lora:
         add_adapters(encoder.checkpoint.blocks.model, config.lora)
-    student = Student(encoder, config.freeze, config.precision == "bfloat16", "lora_" if config.lora else "")
+    half, only = config.precision == "bfloat16", "lora_" if config.lora else ""
+    student = Student(encoder, config.freeze, half, only, config.gates)
     goal = objective(config.objective, encoder.depth, encoder.width, **config.options)
     _write_config(config)
     counters = Trainer(config, student, goal, _base(config), mixture, held_out, _teacher(config, device), note).run()

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from rag_ese.encoder.batching import batches
 from rag_ese.encoder.elastic import ElasticEncoder, Role
-from rag_ese.encoder.heads import ModuleHead, ViewHeads
+from rag_ese.encoder.gates import TokenGate, open_gate
+from rag_ese.encoder.heads import Head, ModuleHead, ViewHeads
 from rag_ese.errors import ConfigError
 
 Embeddings = dict[int, Tensor]
@@ -22,14 +23,22 @@ class Student:
 
     `frozen` are substrings of names of the backbone's parameters that stay as they are; where `only` is given, just
     the names that hold it learn (the adapters of LoRA). `half` runs the blocks in bfloat16 (autocast):
-    weights, gradients and optimiser stay in float32.
+    weights, gradients and optimiser stay in float32. With `gates`, heads that have no token gates begin with open ones.
     """
 
-    def __init__(self, encoder: ElasticEncoder, frozen: Sequence[str] = (), half: bool = False, only: str = "") -> None:
+    def __init__(
+        self,
+        encoder: ElasticEncoder,
+        frozen: Sequence[str] = (),
+        half: bool = False,
+        only: str = "",
+        gates: bool = False,
+    ) -> None:
         self.encoder = encoder
         self.half = half
         self.backbone: nn.Module = encoder.checkpoint.blocks.model
-        self.heads = _trainable(encoder.checkpoint.head)
+        head = _gated(encoder) if gates else encoder.checkpoint.head
+        self.heads = _trainable(head)
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(only in name and not any(part in name for part in frozen))
         if not any(parameter.requires_grad for _, parameter in self.parameters()):
@@ -58,7 +67,7 @@ class Student:
     def embed(self, rows: Sequence[Sequence[int]], role: Role, layers: Sequence[int]) -> Embeddings:
         """One padded pass over token rows (texts of one role): layer -> len(rows) x width."""
         with self._precision():
-            pooled = self.encoder.pool_with_gradient(rows, role, self._needed(layers))
+            pooled = self.encoder.pool_with_gradient(rows, role, self._needed(layers), self._weigh)
         return {layer: self._head(layer, pooled) for layer in layers}
 
     def train(self, dropout: bool) -> None:
@@ -81,6 +90,9 @@ class Student:
         )
         return output
 
+    def _weigh(self, layer: int, hidden: Tensor) -> Tensor:
+        return self.heads.weigh(layer, hidden) if isinstance(self.heads, ViewParameters) else hidden
+
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.encoder.device.type, torch.bfloat16) if self.half else nullcontext()
 
@@ -93,6 +105,7 @@ class ViewParameters(nn.Module):
         self.view = heads.view
         self.weights = nn.ParameterDict({str(layer): nn.Parameter(w.clone()) for layer, w in heads.weights.items()})
         self.biases = nn.ParameterDict({str(layer): nn.Parameter(b.clone()) for layer, b in heads.biases.items()})
+        self.gates = nn.ModuleDict({str(layer): GateParameters(gate) for layer, gate in heads.gates.items()})
 
     def as_heads(self) -> ViewHeads:
         """The heads as they are now, detached from training."""
@@ -100,7 +113,12 @@ class ViewParameters(nn.Module):
             self.view,
             {int(layer): weight.detach().clone() for layer, weight in self.weights.items()},
             {int(layer): bias.detach().clone() for layer, bias in self.biases.items()},
+            {int(layer): gate.as_gate() for layer, gate in self._gates()},
         )
+
+    def weigh(self, layer: int, hidden: Tensor) -> Tensor:
+        gates = dict(self._gates())
+        return gates[str(layer)].gate(hidden) if str(layer) in gates else hidden
 
     def forward(self, layer: int, pooled: Mapping[int, Tensor]) -> Tensor:
         if str(layer) not in self.weights:
@@ -110,10 +128,45 @@ class ViewParameters(nn.Module):
         views = torch.cat([pooled[layer], pooled[min(layer, self.view)]], dim=1)
         return nn.functional.linear(views, self.weights[str(layer)], self.biases[str(layer)])
 
+    def _gates(self) -> Iterator[tuple[str, GateParameters]]:
+        for layer, gate in self.gates.items():
+            assert isinstance(gate, GateParameters)
+            yield layer, gate
 
-def _trainable(head: object) -> nn.Module:
+
+class GateParameters(nn.Module):
+    """A token gate as parameters."""
+
+    def __init__(self, gate: TokenGate) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(gate.weight.clone())
+        self.bias = nn.Parameter(gate.bias.clone())
+
+    @property
+    def gate(self) -> TokenGate:
+        return TokenGate(self.weight, self.bias)
+
+    def as_gate(self) -> TokenGate:
+        """The gate as it is now, detached from training."""
+        return TokenGate(self.weight.detach().clone(), self.bias.detach().clone())
+
+
+def _trainable(head: Head) -> nn.Module:
     if isinstance(head, ViewHeads):
         return ViewParameters(head)
     if isinstance(head, ModuleHead):
         return head.modules
     raise ConfigError(f"heads of the kind {type(head).__name__} cannot be trained")
+
+
+def _gated(encoder: ElasticEncoder) -> ViewHeads:
+    """The encoder's heads, with open gates at every layer where they have none."""
+    heads = encoder.checkpoint.head
+    if not isinstance(heads, ViewHeads):
+        raise ConfigError(
+            f"{encoder.name} has no elastic heads, to which token gates belong: take a model that fit_heads made, or one "
+            "trained from such a model"
+        )
+    hidden = int(encoder.checkpoint.blocks.config.hidden_size)
+    new = {layer: open_gate(hidden) for layer in heads.weights}
+    return ViewHeads(heads.view, heads.weights, heads.biases, heads.gates or new)

@@ -20,6 +20,7 @@ from rag_ese.encoder import ElasticEncoder, export
 from rag_ese.encoder.checkpoint import load_checkpoint
 from rag_ese.encoder.delta import save_delta
 from rag_ese.encoder.export import save_sentence_transformer
+from rag_ese.encoder.gates import TokenGate
 from rag_ese.encoder.heads import ViewHeads
 from rag_ese.errors import ConfigError, ModelError, SizeError, StorageError
 from rag_ese.types import Float32s, Size
@@ -27,17 +28,19 @@ from rag_ese.types import Float32s, Size
 TEXTS = ["where was the painter born", "the river flows through a town", "one word", ""]
 
 
-def heads(view: int = 2, width: int = 80, layers: int = 4) -> ViewHeads:
+def heads(view: int = 2, width: int = 80, layers: int = 4, gates: bool = False) -> ViewHeads:
     """Random heads that half precision holds exactly."""
     noise = torch.Generator().manual_seed(5)
     weights = {layer: torch.randn(width, 64, generator=noise).half().float() for layer in range(1, layers + 1)}
-    return ViewHeads(view, weights, {layer: torch.randn(width, generator=noise).half().float() for layer in weights})
+    biases = {layer: torch.randn(width, generator=noise).half().float() for layer in weights}
+    own = {layer: TokenGate(torch.randn(1, 32, generator=noise).half(), torch.ones(1)) for layer in weights}
+    return ViewHeads(view, weights, biases, own if gates else None)
 
 
-@pytest.fixture
-def elastic(tiny: ElasticEncoder) -> ElasticEncoder:
-    """The tiny model with heads of width 80 and view 2."""
-    tiny.replace_head(heads())
+@pytest.fixture(params=[False, True], ids=["plain", "gated"])
+def elastic(tiny: ElasticEncoder, request: pytest.FixtureRequest) -> ElasticEncoder:
+    """The tiny model with heads of width 80 and view 2, without token gates and with them."""
+    tiny.replace_head(heads(gates=request.param))
     return tiny
 
 
@@ -51,8 +54,9 @@ def config_of(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_the_folder_is_smaller_by_what_was_cut(elastic: ElasticEncoder, tmp_path: Path) -> None:
-    done = export.export(elastic, tmp_path / "out", Size(2, 48))
+def test_the_folder_is_smaller_by_what_was_cut(tiny: ElasticEncoder, tmp_path: Path) -> None:
+    tiny.replace_head(heads())
+    done = export.export(tiny, tmp_path / "out", Size(2, 48))
     state = load_file(done.folder / "model.safetensors")
     assert {name.split(".")[2] for name in state if name.startswith("encoder.layer.")} == {"0", "1"}
     assert config_of(done.folder)["num_hidden_layers"] == 2
@@ -160,7 +164,8 @@ def test_vectors_that_differ_are_not_published(
 ) -> None:
     """As when sentence-transformers read a module in another way: here a head that the file does not have."""
     written = export.modules_for(elastic, Size(2, 48))
-    written[1].tensors["linear.bias"] = written[1].tensors["linear.bias"] + 0.5
+    mix = written[-2]
+    mix.tensors["linear.bias"] = mix.tensors["linear.bias"] + 0.5
     monkeypatch.setattr(export, "modules_for", lambda encoder, size: written)
     with pytest.raises(ModelError, match="sentence-transformers gives vectors that differ by"):
         export.export(elastic, tmp_path / "out", Size(2, 48))

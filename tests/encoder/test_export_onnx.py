@@ -13,6 +13,7 @@ import torch
 from rag_ese.encoder import ElasticEncoder
 from rag_ese.encoder.batching import pad
 from rag_ese.encoder.export import export
+from rag_ese.encoder.gates import TokenGate
 from rag_ese.encoder.heads import ViewHeads
 from rag_ese.encoder.onnx_export import Graph
 from rag_ese.encoder.pooling import Pooling
@@ -26,17 +27,22 @@ packages = pytest.mark.skipif(
 TEXTS = ["where was the painter born", "the river", "", "which long passage of word and word not one two " * 3]
 
 
-def elastic(encoder: ElasticEncoder) -> ElasticEncoder:
+def elastic(encoder: ElasticEncoder, gated: bool) -> ElasticEncoder:
     noise = torch.Generator().manual_seed(5)
     weights = {layer: torch.randn(40, 64, generator=noise) for layer in range(1, 5)}
-    encoder.replace_head(ViewHeads(1, weights, {layer: torch.randn(40, generator=noise) for layer in weights}))
+    biases = {layer: torch.randn(40, generator=noise) for layer in weights}
+    gates = {layer: TokenGate(torch.randn(1, 32, generator=noise), torch.ones(1)) for layer in weights}
+    encoder.replace_head(ViewHeads(1, weights, biases, gates if gated else None))
     return encoder
 
 
 @packages
-@pytest.mark.parametrize(("heads", "size"), [(True, Size(3, 16)), (True, Size(1, 40)), (False, Size(2, 20))])
-def test_other_batches_than_the_traced_one(tiny: ElasticEncoder, tmp_path: Path, heads: bool, size: Size) -> None:
-    encoder = elastic(tiny) if heads else tiny
+@pytest.mark.parametrize(
+    ("heads", "size"),
+    [("plain", Size(3, 16)), ("plain", Size(1, 40)), ("none", Size(2, 20)), ("gated", Size(3, 16))],
+)
+def test_other_batches_than_the_traced_one(tiny: ElasticEncoder, tmp_path: Path, heads: str, size: Size) -> None:
+    encoder = tiny if heads == "none" else elastic(tiny, heads == "gated")
     done = export(encoder, tmp_path / "out", size, onnx=True)
     assert done.onnx_difference is not None and done.onnx_difference < 1e-5
     file = tmp_path / "out" / "onnx" / "model.onnx"

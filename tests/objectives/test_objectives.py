@@ -17,7 +17,7 @@ from rag_ese.errors import ConfigError, SizeError
 from rag_ese.objectives import InfoNCE, Objective, objective
 from rag_ese.objectives.alignment import coordinate_alignment, divergence, embedding_alignment, score_alignment
 from rag_ese.objectives.compression import batch_pca
-from rag_ese.objectives.weighting import inverse_log, last, linear, uniform
+from rag_ese.objectives.weighting import inverse_log, last, linear, shallow, uniform
 
 Make = Callable[..., list[Tensor]]
 Layers = dict[int, list[Tensor]]
@@ -293,6 +293,7 @@ def test_weightings() -> None:
     assert [uniform(layer, 4) for layer in (1, 4)] == [1, 1]
     assert [linear(layer, 4) for layer in (1, 4)] == [0.25, 1]
     assert [last(layer, 4) for layer in (1, 4)] == [0, 1]
+    assert [shallow(layer, 4) for layer in (1, 3, 4)] == [1, 1, 0]
     assert [inverse_log(layer, 4) for layer in (1, 4)] == pytest.approx([1, 1 / (1 + math.log(4))])
 
 
@@ -307,7 +308,7 @@ def test_weightings() -> None:
         ("mrl", {"sizes": []}, SizeError, "no dimensions were given"),
         ("ese", {"layers": [0, 1]}, SizeError, "0, 1 are not all between 1 and 4"),
         ("ese", {"sizes": [8, 16], "size_weights": [1]}, ConfigError, "1 size_weights for the 2 sizes"),
-        ("ese", {"weighting": "log"}, ConfigError, "inverse-log, uniform, linear, last"),
+        ("ese", {"weighting": "log"}, ConfigError, "inverse-log, uniform, linear, last, shallow"),
         ("ese", {"compress": "pca"}, ConfigError, "none, running-pca, batch-pca, reference"),
         ("ese", {"sampled": 0}, ConfigError, "cannot draw 0"),
         ("ese", {"base_weight": 0, "align_weight": 0}, ConfigError, "all weights of ese are 0"),

@@ -54,6 +54,49 @@ def test_the_encoder_learns_what_the_heads_have_learned(elastic: ElasticEncoder)
     assert isinstance(elastic.checkpoint.head, ViewHeads) and np.abs(after - before).max() > 0.1
 
 
+@pytest.fixture
+def gated(folder: Path) -> tuple[ElasticEncoder, Student]:
+    encoder = ElasticEncoder.load(folder, "float32", "cpu")
+    noise = torch.Generator().manual_seed(5)
+    weights = {layer: torch.randn(40, 64, generator=noise) for layer in range(1, 5)}
+    encoder.replace_head(ViewHeads(1, weights, {layer: torch.randn(40, generator=noise) for layer in weights}))
+    return encoder, Student(encoder, frozen=["embeddings"], gates=True)
+
+
+def test_gates_begin_open(gated: tuple[ElasticEncoder, Student]) -> None:
+    encoder, student = gated
+    rows = student.tokenize(TEXTS, "passage", 40)
+    found = student.embed(rows, "passage", [1, 3])
+    for layer, expected in encoder.encode_layers(TEXTS, [1, 3]).items():
+        np.testing.assert_allclose(found[layer].detach().numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gates_learn_and_are_handed_back(gated: tuple[ElasticEncoder, Student]) -> None:
+    encoder, student = gated
+    rows, trained = student.tokenize(TEXTS, "passage", 40), student.trained()
+    loss = student.embed(rows, "passage", [3])[3].square().sum()
+    loss.backward()
+    assert trained["heads.gates.3.weight"].grad is not None and trained["heads.gates.1.weight"].grad is not None
+    assert trained["heads.gates.4.weight"].grad is None  # deeper than what ran
+    bias, step = trained["heads.gates.3.bias"], 1e-3
+    assert bias.grad is not None
+    with torch.no_grad():
+        bias.add_(step)
+        moved = student.embed(rows, "passage", [3])[3].square().sum()
+        bias.add_(5.0)
+    assert float(moved - loss.detach()) / step == pytest.approx(float(bias.grad), rel=0.02)
+    expected = student.embed(rows, "passage", [3])[3].detach().numpy()
+    student.publish()
+    np.testing.assert_allclose(encoder.encode_layers(TEXTS, [3])[3], expected, rtol=1e-3, atol=1e-3)
+    again = Student(encoder, gates=True)  # gates that are there are kept
+    np.testing.assert_allclose(again.embed(rows, "passage", [3])[3].detach().numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_gates_belong_to_elastic_heads(tiny: ElasticEncoder) -> None:
+    with pytest.raises(ConfigError, match="has no elastic heads, to which token gates belong"):
+        Student(tiny, gates=True)
+
+
 def test_long_texts_keep_their_last_special_token(tiny: ElasticEncoder) -> None:
     [row] = Student(tiny).tokenize(["the river town painter born flows"], "passage", 4)
     whole = tiny.tokenize(["the river town painter born flows"], "passage")[0]
