@@ -164,8 +164,7 @@ def _gated(encoder: ElasticEncoder) -> ViewHeads:
     heads = encoder.checkpoint.head
     if not isinstance(heads, ViewHeads):
         raise ConfigError(
-            f"{encoder.name} has no elastic heads, to which token gates belong: take a model that fit_heads made, or one "
-            "trained from such a model"
+            f"{encoder.name} has no elastic heads, to which token gates belong: take a model that fit_heads made"
         )
     hidden = int(encoder.checkpoint.blocks.config.hidden_size)
     new = {layer: open_gate(hidden) for layer in heads.weights}
