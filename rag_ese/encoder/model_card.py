@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from rag_ese.encoder.delta import ELASTIC_FILE, TRAINING_FILE
 from rag_ese.encoder.elastic import ElasticEncoder
 from rag_ese.encoder.names import EMBEDDED, EMBEDDED_RAW
-from rag_ese.encoder.st_modules import has_two_views
+from rag_ese.encoder.st_modules import read_by_servers
 from rag_ese.encoder.truncate import matryoshka
 from rag_ese.errors import ModelError
 from rag_ese.types import Size
@@ -103,10 +103,11 @@ def _scores(scores: Mapping[str, Any]) -> Iterator[str]:
 
 def _loading(encoder: ElasticEncoder, size: Size, onnx: bool) -> str:
     servers = (
-        "It uses two layers' states, so it runs in sentence-transformers, not in vLLM or text-embeddings-inference."
-        if has_two_views(encoder, size)
-        else "It is a Transformer, a Pooling, Dense modules and a Normalize, which vLLM and text-embeddings-inference "
+        "It is a Transformer, a Pooling, Dense modules and a Normalize, which vLLM and text-embeddings-inference "
         "read too."
+        if read_by_servers(encoder, size)
+        else "It weights tokens or uses two layers' states before it pools, so it runs in sentence-transformers, not in "
+        "vLLM or text-embeddings-inference."
     )
     graph = "`onnx/model.onnx` maps token ids and mask to `sentence_embedding`, already normalised." if onnx else ""
     return f"""## Use

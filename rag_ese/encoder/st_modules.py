@@ -47,6 +47,12 @@ def has_two_views(encoder: ElasticEncoder, size: Size) -> bool:
     return len(encoder.checkpoint.head.layers_for(size.layers)) > 1
 
 
+def read_by_servers(encoder: ElasticEncoder, size: Size) -> bool:
+    """Whether a Pooling, Dense modules and a Normalize follow the Transformer, as vLLM and others read them."""
+    gates = getattr(encoder.checkpoint.head, "gates", {})
+    return not has_two_views(encoder, size) and size.layers not in gates
+
+
 def modules_for(encoder: ElasticEncoder, size: Size) -> list[Module]:
     """The modules that follow a Transformer of `size.layers` layers. ModelError where there are no exact ones."""
     head, pooling = encoder.checkpoint.head, encoder.checkpoint.pooling
