@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 import rag_ese.training.trainer as trainer
 from rag_ese.config import load
 from rag_ese.encoder import ElasticEncoder
+from rag_ese.encoder.export import save_heads
+from rag_ese.encoder.heads import ViewHeads
 from rag_ese.errors import ConfigError, DataError, StorageError, TrainingError
 from rag_ese.training.config import TrainConfig
 from rag_ese.training.run import train
@@ -141,6 +144,22 @@ def test_resuming_is_exact(configure: Configure, monkeypatch: pytest.MonkeyPatch
     assert any("going on from step 4 of 6" in line for line in said)
     assert np.array_equal(vectors(whole), vectors(cut))
     assert [entry["loss"] for entry in log(whole)] == [entry["loss"] for entry in log(cut)]
+
+
+def test_gates_are_learned_with_the_blocks_frozen(configure: Configure, folder: Path) -> None:
+    """A folder with elastic heads; only heads and gates learn, and an interrupted run would resume with them."""
+    heads = {layer: torch.eye(32, 64) for layer in range(1, 5)}
+    save_heads(ViewHeads(1, heads, {layer: torch.zeros(32) for layer in heads}), folder)
+    config = configure(gates=True, freeze=["."], teacher="start")
+    before = ElasticEncoder.load(folder, "float32", "cpu")
+    train(config, quiet)
+    after = ElasticEncoder.load(config.out / "model", "float32", "cpu")
+    head = after.checkpoint.head
+    assert isinstance(head, ViewHeads) and sorted(head.gates) == [1, 2, 3, 4]
+    assert min(float(gate.weight.abs().max()) for gate in head.gates.values()) > 1e-4
+    first, second = (dict(each.checkpoint.blocks.model.named_parameters()) for each in (before, after))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert "weight/heads.gates.1.weight" in load_file(config.out / "state" / "state.safetensors")
 
 
 def test_interrupting_saves_where_it_stands(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
