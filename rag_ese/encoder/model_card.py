@@ -106,8 +106,8 @@ def _loading(encoder: ElasticEncoder, size: Size, onnx: bool) -> str:
         "It is a Transformer, a Pooling, Dense modules and a Normalize, which vLLM and text-embeddings-inference "
         "read too."
         if read_by_servers(encoder, size)
-        else "It weights tokens or uses two layers' states before it pools, so it runs in sentence-transformers, not in "
-        "vLLM or text-embeddings-inference."
+        else "It weights tokens or uses two layers' states before it pools, so it runs in sentence-transformers, not "
+        "in vLLM or text-embeddings-inference."
     )
     graph = "`onnx/model.onnx` maps token ids and mask to `sentence_embedding`, already normalised." if onnx else ""
     return f"""## Use
