@@ -150,7 +150,7 @@ def _dense_with_a_pickled_call(folder: Path) -> None:
 
 def _unknown_format(folder: Path) -> None:
     save_heads(heads(), folder)
-    edit(folder / "elastic.json", format=2)
+    edit(folder / "elastic.json", format=3)
 
 
 def _no_view(folder: Path) -> None:
@@ -192,7 +192,7 @@ def _truncated_heads(folder: Path) -> None:
         (_dense_without_weights, "cannot load the weights in .*2_Dense"),
         (_dense_of_other_shape, "cannot load the weights in .*2_Dense.* size mismatch for weight"),
         (_dense_with_a_pickled_call, "cannot load the weights in .*2_Dense"),
-        (_unknown_format, "elastic.json has format 2, this version reads format 1"),
+        (_unknown_format, "elastic.json has format 3, this version reads 1 and 2"),
         (_no_view, "cannot load the elastic heads in .*: the entry 'view' is missing"),
         (_no_heads, "cannot load the elastic heads in"),
         (_truncated_heads, "cannot load the elastic heads in"),

@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 
 import huggingface_hub
 import pytest
+import torch
 import yaml
 
 from rag_ese.cli import Command, run
 from rag_ese.encoder import ElasticEncoder
+from rag_ese.encoder.gates import open_gate
+from rag_ese.encoder.heads import ViewHeads
 from rag_ese.encoder.model_card import model_card
 from rag_ese.errors import ModelError
 from rag_ese.export import ExportConfig, main
@@ -139,10 +142,19 @@ def test_a_card_without_records_invents_nothing(tiny: ElasticEncoder) -> None:
 
 
 def test_the_card_of_the_embedded_model(embedded: ElasticEncoder) -> None:
-    one, two = model_card(embedded, Size(1, 64)), model_card(embedded, Size(3, 64))
-    assert front(one)["base_model"] == "sentence-transformers/all-MiniLM-L6-v2" and "matryoshka" in front(one)["tags"]
-    assert "text-embeddings-inference read too" in one.replace("\n", " ")
-    assert "not in vLLM or text-embeddings-inference" in two
+    card = model_card(embedded, Size(1, 64))
+    assert front(card)["base_model"] == "sentence-transformers/all-MiniLM-L6-v2" and "matryoshka" in front(card)["tags"]
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_card_says_which_servers_read_it(tiny: ElasticEncoder, layers: int, gated: bool) -> None:
+    weights = {layer: torch.zeros(8, 64) for layer in range(1, 5)}
+    gates = {layer: open_gate(32) for layer in weights} if gated else None
+    tiny.replace_head(ViewHeads(1, weights, {layer: torch.zeros(8) for layer in weights}, gates))
+    card = model_card(tiny, Size(layers, 8)).replace("\n", " ")
+    assert ("text-embeddings-inference read too" in card) == (layers == 1 and not gated)
+    assert ("not in vLLM or text-embeddings-inference" in card) == (layers == 3 or gated)
 
 
 def test_a_licence_that_the_hub_does_not_know(tiny: ElasticEncoder, folder: Path) -> None:
