@@ -12,6 +12,7 @@ from rag_ese.data.training_rows import read_rows, without
 from rag_ese.encoder.config import EncoderConfig
 from rag_ese.encoder.delta import save_delta
 from rag_ese.encoder.elastic import ElasticEncoder
+from rag_ese.encoder.heads import ViewHeads
 from rag_ese.errors import ConfigError
 from rag_ese.progress import progress_bar
 from rag_ese.training.linear_heads import HeadSettings, fit_heads
@@ -57,7 +58,9 @@ def pool_texts(config: FitConfig, encoder: ElasticEncoder) -> tuple[Pooled, Pool
 
 def main(config: FitConfig) -> None:
     encoder = config.load_encoder()
-    heads = fit_heads(*pool_texts(config, encoder), config.settings())
+    fitted, present = fit_heads(*pool_texts(config, encoder), config.settings()), encoder.checkpoint.head
+    gates = present.gates if isinstance(present, ViewHeads) else {}  # what was pooled has passed them
+    heads = ViewHeads(fitted.view, fitted.weights, fitted.biases, gates)
     save_delta(config.out, heads, {}, config.model, encoder.revision)
 
 

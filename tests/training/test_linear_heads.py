@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from rag_ese.encoder.export import save_heads
+from rag_ese.encoder.gates import TokenGate
 from rag_ese.encoder.heads import ViewHeads
 from rag_ese.errors import ConfigError
-from rag_ese.training.fit_heads import FitConfig, pool_texts
+from rag_ese.training.fit_heads import FitConfig, main, pool_texts
 from rag_ese.training.linear_heads import HeadSettings, _power, _ridge, fit_heads
 from rag_ese.types import Float32s
 
@@ -178,3 +179,21 @@ def test_a_view_that_the_model_lacks(tmp_path: Path) -> None:
     config = FitConfig(view=7, **settings)
     with pytest.raises(ConfigError, match="the view is layer 7, but embedded-raw has layers 1 to 6"):
         pool_texts(config, config.load_encoder())
+
+
+def test_gates_that_the_model_has_stay_in_front_of_new_heads(folder: Path, tmp_path: Path) -> None:
+    """What is fitted was pooled behind the gates, so the new heads must be served behind them, too."""
+    noise = torch.Generator().manual_seed(0)
+    gates = {n: TokenGate(torch.randn(1, 32, generator=noise).half(), torch.ones(1)) for n in range(1, 5)}
+    old = {n: torch.randn(8, 64, generator=noise) for n in gates}
+    save_heads(ViewHeads(1, old, {n: torch.zeros(8) for n in gates}, gates), folder)
+    words = ["a", "the", "river", "town", "painter", "born", "flows", "through", "where", "was", "which", "long", "word"]
+    rows = [{"question": f"where was {a} {b}", "context": f"{a} {b} of the town"} for a in words for b in words]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = FitConfig(pairs=str(data), pool=str(data), model=str(folder), out=tmp_path / "heads", device="cpu")
+    main(config)
+    state = load_file(tmp_path / "heads" / "heads.safetensors")
+    for n, gate in gates.items():
+        assert torch.equal(state[f"layer.{n}.gate.weight"].float(), gate.weight.float())
+    assert state["layer.4.weight"].shape == (64, 64)
