@@ -49,8 +49,9 @@ def has_two_views(encoder: ElasticEncoder, size: Size) -> bool:
 
 def read_by_servers(encoder: ElasticEncoder, size: Size) -> bool:
     """Whether a Pooling, Dense modules and a Normalize follow the Transformer, as vLLM and others read them."""
-    gates = getattr(encoder.checkpoint.head, "gates", {})
-    return not has_two_views(encoder, size) and size.layers not in gates
+    head = encoder.checkpoint.head
+    gated = isinstance(head, ViewHeads) and size.layers in head.gates
+    return not gated and not has_two_views(encoder, size)
 
 
 def modules_for(encoder: ElasticEncoder, size: Size) -> list[Module]:

@@ -105,7 +105,9 @@ class ViewParameters(nn.Module):
         self.view = heads.view
         self.weights = nn.ParameterDict({str(layer): nn.Parameter(w.clone()) for layer, w in heads.weights.items()})
         self.biases = nn.ParameterDict({str(layer): nn.Parameter(b.clone()) for layer, b in heads.biases.items()})
-        self.gates = nn.ModuleDict({str(layer): GateParameters(gate) for layer, gate in heads.gates.items()})
+        gates = heads.gates.items()
+        self.gate_weights = nn.ParameterDict({str(layer): nn.Parameter(gate.weight.clone()) for layer, gate in gates})
+        self.gate_biases = nn.ParameterDict({str(layer): nn.Parameter(gate.bias.clone()) for layer, gate in gates})
 
     def as_heads(self) -> ViewHeads:
         """The heads as they are now, detached from training."""
@@ -113,12 +115,16 @@ class ViewParameters(nn.Module):
             self.view,
             {int(layer): weight.detach().clone() for layer, weight in self.weights.items()},
             {int(layer): bias.detach().clone() for layer, bias in self.biases.items()},
-            {int(layer): gate.as_gate() for layer, gate in self._gates()},
+            {
+                int(layer): TokenGate(weight.detach().clone(), self.gate_biases[layer].detach().clone())
+                for layer, weight in self.gate_weights.items()
+            },
         )
 
     def weigh(self, layer: int, hidden: Tensor) -> Tensor:
-        gates = dict(self._gates())
-        return gates[str(layer)].gate(hidden) if str(layer) in gates else hidden
+        if str(layer) not in self.gate_weights:
+            return hidden
+        return TokenGate(self.gate_weights[str(layer)], self.gate_biases[str(layer)])(hidden)
 
     def forward(self, layer: int, pooled: Mapping[int, Tensor]) -> Tensor:
         if str(layer) not in self.weights:
@@ -127,28 +133,6 @@ class ViewParameters(nn.Module):
             )
         views = torch.cat([pooled[layer], pooled[min(layer, self.view)]], dim=1)
         return nn.functional.linear(views, self.weights[str(layer)], self.biases[str(layer)])
-
-    def _gates(self) -> Iterator[tuple[str, GateParameters]]:
-        for layer, gate in self.gates.items():
-            assert isinstance(gate, GateParameters)
-            yield layer, gate
-
-
-class GateParameters(nn.Module):
-    """A token gate as parameters."""
-
-    def __init__(self, gate: TokenGate) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(gate.weight.clone())
-        self.bias = nn.Parameter(gate.bias.clone())
-
-    @property
-    def gate(self) -> TokenGate:
-        return TokenGate(self.weight, self.bias)
-
-    def as_gate(self) -> TokenGate:
-        """The gate as it is now, detached from training."""
-        return TokenGate(self.weight.detach().clone(), self.bias.detach().clone())
 
 
 def _trainable(head: Head) -> nn.Module:

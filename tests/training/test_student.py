@@ -76,9 +76,9 @@ def test_gates_learn_and_are_handed_back(gated: tuple[ElasticEncoder, Student]) 
     rows, trained = student.tokenize(TEXTS, "passage", 40), student.trained()
     loss = student.embed(rows, "passage", [3])[3].square().sum()
     loss.backward()
-    assert trained["heads.gates.3.weight"].grad is not None and trained["heads.gates.1.weight"].grad is not None
-    assert trained["heads.gates.4.weight"].grad is None  # deeper than what ran
-    bias, step = trained["heads.gates.3.bias"], 1e-3
+    assert trained["heads.gate_weights.3"].grad is not None and trained["heads.gate_weights.1"].grad is not None
+    assert trained["heads.gate_weights.4"].grad is None  # deeper than what ran
+    bias, step = trained["heads.gate_biases.3"], 1e-3
     assert bias.grad is not None
     with torch.no_grad():
         bias.add_(step)

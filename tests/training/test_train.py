@@ -159,7 +159,7 @@ def test_gates_are_learned_with_the_blocks_frozen(configure: Configure, folder: 
     assert min(float(gate.weight.abs().max()) for gate in head.gates.values()) > 1e-4
     first, second = (dict(each.checkpoint.blocks.model.named_parameters()) for each in (before, after))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert "weight/heads.gates.1.weight" in load_file(config.out / "state" / "state.safetensors")
+    assert "weight/heads.gate_weights.1" in load_file(config.out / "state" / "state.safetensors")
 
 
 def test_interrupting_saves_where_it_stands(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
