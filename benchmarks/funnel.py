@@ -40,7 +40,7 @@ from rag_ese.types import Float32s, Int64s, Size
 PLAIN = "FAISS FlatIP"
 _MIDDLES = (30, 50, 70, 100, 150, 200, 300)
 _BATCH = 64
-_SHORTLISTS = (50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 4000, 5000, 6000)
+_SHORTLISTS = (50, 70, 100, 150, 200, 300, 500, 700, 1000, 2000, 4000)
 
 
 class FunnelConfig(EncoderConfig):

@@ -31,8 +31,8 @@ class StoreConfig(StrictModel):
 
     kind: str = Field(
         "flat",
-        description="index: flat, fp16, sq8, hnsw, ivf, panorama, pq4, bits, sketch, ivf-sketch, or a FAISS factory "
-        "string; sizes of another kind after it: pq4; L6-d256=sq8",
+        description="index: flat, fp16, sq8, hnsw, ivf, panorama, pq4, sketch, ivf-sketch, or a FAISS factory string; "
+        "sizes of another kind after it: pq4; L6-d256=sq8",
     )
     stored: Literal["float32", "float16"] = Field("float32", description="precision of the full vectors on disk")
     shard: int = Field(4096, ge=1, description="passages encoded between two writes to disk")

@@ -19,7 +19,7 @@ PARTS = 64
 """Pieces that threads share; their codes are read once for all queries of a batch."""
 PER_THREAD = 2000
 """Blocks that make up for waking a thread."""
-LOWEST = -4 * 64
+LOWEST = -8 * 64
 """Per word of 64 dimensions: no sum is lower."""
 _EVERY = 32  # of so many blocks one is looked at to guess a bound
 _TOGETHER = 16  # blocks that are added up before their rows are looked at
@@ -40,17 +40,18 @@ def ones(_: Any, word: Any) -> Any:
 def _add_up(codes: Any, planes: Any, first: int, last: int, sums: Any) -> None:
     """The sums of the rows of some blocks (int16): of the query's numbers, over the bits of the row that are 1.
 
-    `planes` are bits 0 to 2 of the numbers, in two's complement: 1, 2 and -4 for each bit that both have.
+    `planes` are bits 0 to 3 of the numbers, in two's complement: 1, 2, 4 and -8 for each bit that both have.
     """
     wide = np.empty(BLOCK, np.uint64)
     for block in range(first, last):
         for row in range(BLOCK):
             wide[row] = 0
         for word in range(codes.shape[1]):
-            a, b, c = planes[0, word], planes[1, word], planes[2, word]
+            a, b, c, d = planes[0, word], planes[1, word], planes[2, word], planes[3, word]
             for row in range(BLOCK):
                 bits = codes[block, word, row]
-                wide[row] += ones(bits & a) + ((ones(bits & b) - (ones(bits & c) << _ONE)) << _ONE)
+                upper = (ones(bits & c) - (ones(bits & d) << _ONE)) << _ONE
+                wide[row] += ones(bits & a) + ((ones(bits & b) + upper) << _ONE)
         for row in range(BLOCK):
             sums[block - first, row] = np.int16(wide[row])
 

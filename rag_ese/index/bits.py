@@ -1,7 +1,7 @@
 """Bits: an index of 1 bit per dimension, scanned whole in a fraction of the time of any other; a first stage alone.
 
 Unit vectors (of one width) are centred and turned at random, and of each coordinate the sign is kept. A query's turned
-coordinates become whole numbers from -3 to 3; a row's score is their sum over its positive coordinates, which a few
+coordinates become whole numbers from -7 to 7; a row's score is their sum over its positive coordinates, which a few
 instructions count for 64 coordinates at once. With the random turn this is the estimate of RaBitQ (arXiv 2405.12497)
 without its factor per row, so that nothing but the bits is read.
 """
@@ -25,9 +25,7 @@ BLOCK = 64
 """Rows in a block, whose words of 64 coordinates stand together; as in the kernels."""
 _WIDEST = 4096
 """Dimensions: sums have 16 bits."""
-_LEVELS = 3
-_CUT = 0.65
-"""Of a query's largest coordinate: larger ones count as this, so that the levels are finer (docs/log.md)."""
+_LEVELS = 7
 _NONE = np.iinfo(np.int64).max
 
 
@@ -68,7 +66,7 @@ class BitIndex:
     def _keys(self, planes: npt.NDArray[np.uint64], k: int, allow: Bools) -> Int64s:
         """Q x k: rows in the low 32 bits, less their sums in the high ones; ascending.
 
-        Rows that reach a guessed bound are gathered, in the room that they should need; a query with too few rows, or
+        Rows that reach a guessed bound are gathered in the room that they should need, and a query with too few rows, or
         too little room, is searched once more.
         """
         kernels, codes, count = _kernels(), self._bits.codes, int(self._bits.count[0])
@@ -140,15 +138,14 @@ def _packed(bits: npt.NDArray[np.bool_], words: int) -> npt.NDArray[np.uint64]:
 
 
 def _whole(turned: Float32s) -> tuple[npt.NDArray[np.int64], Float32s]:
-    """Whole numbers from -3 to 3 (Q x d), and per query the scale that makes them its coordinates."""
-    largest = np.float32(_CUT) * np.abs(turned).max(axis=1, initial=0)
-    scales = np.maximum(largest / np.float32(_LEVELS), np.finfo(np.float32).tiny)
-    return np.clip(np.rint(turned / scales[:, None]), -_LEVELS, _LEVELS).astype(np.int64), scales
+    """Whole numbers from -7 to 7 (Q x d), and per query the scale that makes them its coordinates."""
+    scales = np.maximum(np.abs(turned).max(axis=1, initial=0) / np.float32(_LEVELS), np.finfo(np.float32).tiny)
+    return np.rint(turned / scales[:, None]).astype(np.int64), scales
 
 
 def _planes(whole: npt.NDArray[np.int64], words: int) -> npt.NDArray[np.uint64]:
-    """The 3 bits of each number in two's complement, one after the other: Q x 3 x words."""
-    return np.stack([_packed((whole >> bit & 1) > 0, words) for bit in range(3)], axis=1)
+    """The 4 bits of each number in two's complement, one after the other: Q x 4 x words."""
+    return np.stack([_packed((whole >> bit & 1) > 0, words) for bit in range(4)], axis=1)
 
 
 def _kernels() -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from rag_ese.index.compiled import prefetch
 from rag_ese.index.compiled import threads as threads
 
-PER_THREAD = 1 << 18
+PER_THREAD = 1 << 21
 """Codes that make up for waking a thread, and for the waits where it has no core to run on."""
 _TOGETHER = 256
 _AHEAD = 6  # rows between the one that is asked of memory and the one that is added up

@@ -12,7 +12,7 @@ import numpy as np
 
 from rag_ese.index.compiled import threads as threads
 
-PER_THREAD = 64
+PER_THREAD = 500
 """Rows that make up for waking a thread."""
 _pread = numba.types.ExternalFunction(
     "pread", numba.types.intp(numba.types.int32, numba.types.voidptr, numba.types.uintp, numba.types.int64)

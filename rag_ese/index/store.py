@@ -10,7 +10,7 @@ import numpy as np
 
 from rag_ese.errors import SizeError, StoreError, StoreMismatchError
 from rag_ese.index.codes import Codes
-from rag_ese.index.kinds import OURS, has_codes, read_index, threads_for, tune
+from rag_ese.index.kinds import has_codes, read_index, threads_for, tune
 from rag_ese.index.lexical import BM25, FOLDER
 from rag_ese.index.manifest import Manifest, check_file
 from rag_ese.index.metadata import METADATA_FILES
@@ -111,8 +111,6 @@ class Store:
             scores, rows = search_selected(index, self.vectors(size.layers), queries, k, allowed)
         else:
             scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        if isinstance(index, OURS):
-            return scores, rows
         order = best_first(scores, rows)
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 

@@ -37,13 +37,8 @@ def sums(index: BitIndex, vectors: Float32s, query: Float32s) -> Int64s:
     """The sum of every row, by the definition."""
     held = index._bits
     turned = np.einsum("i,ij->j", query, held.turn)
-    return np.asarray(((vectors - held.mean) @ held.turn > 0) @ whole(turned)[0])
-
-
-def whole(turned: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Seven levels up to 0.65 of the largest, and their distance."""
-    step = max(np.float32(0.65) * np.abs(turned).max() / np.float32(3), np.float32(1e-38))
-    return np.rint(turned / step).clip(-3, 3).astype(np.int64), step
+    whole = np.rint(turned / max(np.abs(turned).max() / np.float32(7), 1e-38)).astype(np.int64)
+    return np.asarray(((vectors - held.mean) @ held.turn > 0) @ whole)
 
 
 def expected(sums: Int64s, rows: Int64s, k: int) -> list[int]:
@@ -65,7 +60,8 @@ def test_rows_and_scores_are_those_of_the_definition(tmp_path: Path, count: int,
             assert alone[1][0].tolist() == expected(want, np.arange(count), k) == together[1][at].tolist()
             np.testing.assert_allclose(alone[0][0], together[0][at], rtol=1e-5, atol=1e-6)
             turned = np.einsum("i,ij->j", query, held.turn)
-            means = signs @ (whole(turned)[0] * whole(turned)[1]) + query @ held.mean
+            scale = np.abs(turned).max() / 7
+            means = signs @ (np.rint(turned / scale) * scale) + query @ held.mean
             np.testing.assert_allclose(alone[0][0], means[alone[1][0]], rtol=1e-4, atol=1e-5)
 
 
@@ -136,5 +132,5 @@ def test_the_kind_writes_equal_files_and_finds_what_is_near(tmp_path: Path) -> N
 
 
 def test_sums_of_more_dimensions_than_16_bits_hold_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"5000 dimensions.*4096"):
+    with pytest.raises(ConfigError, match="5000 dimensions.*4096"):
         new_index("bits", 5000, 10)

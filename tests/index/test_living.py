@@ -52,7 +52,7 @@ def same(index: Any, fresh: Any, encoder: Any) -> None:
                 assert np.allclose(found.scores, expected.scores, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["pq4", "sq8", "bits", "sketch", "ivf-sketch", "bits; L6-d24=sq8"])
+@pytest.mark.parametrize("kind", ["pq4", "sq8", "sketch", "ivf-sketch", "pq4; L6-d24=sq8"])
 def test_few_passages_can_be_added_to_any_kind(
     make: Callable[..., Store], passages: Passages, encoder: Any, tmp_path: Path, kind: str
 ) -> None:
