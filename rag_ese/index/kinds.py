@@ -1,4 +1,4 @@
-"""The kinds of index, FAISS's and our own; how one is built from vectors on disk without holding all in memory."""
+"""The kinds of index, FAISS's and sketches; how one is built from vectors on disk without holding all in memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 
 from rag_ese.errors import ConfigError, MissingExtraError, StoreCorruptError
-from rag_ese.index import bits, sketch
-from rag_ese.index.array_file import begins_with
-from rag_ese.index.bits import BitIndex, build_bits, no_bits, open_bits
-from rag_ese.index.sketch import BLOCK, SketchIndex, build_sketches, empty, open_sketches
+from rag_ese.index.sketch import BLOCK, SketchIndex, build_sketches, empty, is_sketch, open_sketches
 from rag_ese.index.vectors import VectorFile
 from rag_ese.types import Size
 
@@ -27,14 +24,11 @@ KINDS = {
     "ivf": "inverted lists, held in memory",
     "panorama": "exact, prunes on prefixes, held in memory",
     "pq4": "2 bits per dimension, scanned fast, held in memory: a first stage",
-    "bits": "1 bit per dimension, scanned faster than any: a first stage of thousands",
     "sketch": "4 bits per dimension, scanned: a first stage",
     "ivf-sketch": "the same in inverted lists, fast: a first stage",
 }
-SCANS = ("flat", "fp16", "sq8", "panorama", "pq4", "bits", "sketch")
+SCANS = ("flat", "fp16", "sq8", "panorama", "pq4", "sketch")
 """Kinds that compare a query with every row, so that none is missed where all are asked for."""
-OURS = SketchIndex | BitIndex
-"""Indexes that are not FAISS's."""
 _CHUNK = 65536
 _TRAINING_ROWS = 100_000
 _HEADER_COUNT = slice(8, 16)  # where FAISS writes the number of vectors: after the four-letter kind and the dimension
@@ -101,8 +95,6 @@ def new_index(kind: str, dim: int, count: int) -> Any:
     """An empty index of `kind` for `count` vectors of width `dim`, inner product."""
     if kind in ("sketch", "ivf-sketch"):
         return empty(dim)
-    if kind == "bits":
-        return no_bits(dim)
     faiss = faiss_module()
     try:
         return faiss.index_factory(dim, factory_string(kind, dim, count), faiss.METRIC_INNER_PRODUCT)
@@ -116,14 +108,14 @@ def new_index(kind: str, dim: int, count: int) -> Any:
 def must_be_trained(kind: str, dim: int, count: int) -> bool:
     """Whether an index of `kind` for `count` vectors learns from them, and so needs enough of them."""
     index = new_index(kind, dim, count)
-    return not (isinstance(index, OURS) or index.is_trained)
+    return not (isinstance(index, SketchIndex) or index.is_trained)
 
 
 def streams(index: Any) -> bool:
     """Whether the index is a plain list of codes, so that its file can be written without holding the codes."""
-    if isinstance(index, OURS):
-        return True
     faiss = faiss_module()
+    if isinstance(index, SketchIndex):
+        return True
     return type(index) in (faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexScalarQuantizer)
 
 
@@ -133,8 +125,8 @@ def build_index(
     """Writes the index of the first `dim` dimensions of `vectors` to `path`, in whole or not at all."""
     count = len(vectors)
     index = new_index(kind, dim, count)
-    if isinstance(index, OURS):
-        _build_ours(kind, vectors, dim, path, progress)
+    if isinstance(index, SketchIndex):
+        _build_sketches(kind, vectors, dim, path, progress)
         return
     if not index.is_trained:
         _train(index, kind, vectors, dim)
@@ -149,9 +141,14 @@ def build_index(
     os.replace(draft, path)
 
 
-def _build_ours(kind: str, vectors: VectorFile, dim: int, path: Path, progress: Callable[[int], None] | None) -> None:
+def _build_sketches(
+    kind: str, vectors: VectorFile, dim: int, path: Path, progress: Callable[[int], None] | None
+) -> None:
     count, draft = len(vectors), path.with_suffix(".draft")
     sample = vectors.rows(_training_rows(count), dim)
+    # A list of few rows would leave most of its blocks empty.
+    lists = min(lists_for(count), 2 ** round(np.log2(max(count, 1) / (4 * BLOCK)))) if kind == "ivf-sketch" else 0
+    centroids = _centroids(sample, lists)
     passes = 0
 
     def pieces() -> Iterator[np.ndarray]:
@@ -160,12 +157,7 @@ def _build_ours(kind: str, vectors: VectorFile, dim: int, path: Path, progress: 
         chunks = (vectors.rows(slice(start, start + _CHUNK), dim) for start in range(0, count, _CHUNK))
         return _reported(chunks, progress if passes == 1 else None)
 
-    if kind == "bits":
-        build_bits(draft, count, pieces, sample)
-    else:
-        # A list of few rows would leave most of its blocks empty.
-        lists = min(lists_for(count), 2 ** round(np.log2(max(count, 1) / (4 * BLOCK)))) if kind == "ivf-sketch" else 0
-        build_sketches(draft, count, pieces, sample, _centroids(sample, lists))
+    build_sketches(draft, count, pieces, sample, centroids)
     os.replace(draft, path)
 
 
@@ -221,11 +213,9 @@ def _write(index: Any, path: Path) -> None:
 
 
 def read_index(path: Path) -> Any:
-    """Opens an index file; our own and plain lists of codes are memory-mapped, read-only."""
-    if begins_with(path, sketch.LINE):
+    """Opens an index file; sketches and plain lists of codes are memory-mapped, read-only."""
+    if is_sketch(path):
         return open_sketches(path)
-    if begins_with(path, bits.LINE):
-        return open_bits(path)
     faiss = faiss_module()
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -248,7 +238,7 @@ def threads_for(index: Any, queries: int) -> Iterator[None]:
 
 def tune(index: Any, k: int) -> None:
     """Sets how much of an approximate FAISS index is searched, from the number of results wanted."""
-    if isinstance(index, OURS):
+    if isinstance(index, SketchIndex):
         return
     faiss = faiss_module()
     inner = faiss.downcast_index(index)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from rag_ese.index.bits import BitIndex
 from rag_ese.index.kinds import faiss_module, threads_for
 from rag_ese.index.sketch import SketchIndex
 from rag_ese.index.vectors import VectorFile
@@ -26,8 +25,6 @@ def search_selected(
     fewer than `k`, and where few rows are allowed, or FAISS cannot select in an index, `vectors` are scored instead.
     """
     count = int(np.count_nonzero(allowed))
-    if isinstance(index, BitIndex):
-        return index.search(queries, k, allowed)
     if isinstance(index, SketchIndex):
         return _search_sketches(index, vectors, queries, k, allowed, count)
     faiss = faiss_module()

@@ -5,24 +5,24 @@ all, and cut to 4 bits each. Scores are sums of whole numbers, about the inner p
 Rows are kept in blocks of 64 that hold a coordinate's values together, so that a search adds up 64 rows side by side.
 With lists, rows stand by the centroid they are nearest to, and an eighth of the lists is searched.
 
-`array_file` says how they lie on the disk.
+The file is read through the memory map: a line that says what it is, and .npy arrays one after another.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_ese.errors import MissingExtraError
-from rag_ese.index.array_file import first_line, map_arrays, unreadable, write_arrays
+from rag_ese.errors import MissingExtraError, StoreCorruptError
 from rag_ese.types import Bools, Float32s, Int64s
 
-LINE = first_line("sketch 1")
+MAGIC = b"rag_ese sketch 1\n".ljust(64)
 BLOCK = 64
 """Rows in a block; as in the kernels, which are imported when first needed."""
 _STEP = 0.335
@@ -130,38 +130,70 @@ def build_sketches(path: Path, count: int, pieces: Pieces, sample: Float32s, cen
     rows = np.full(blocks * BLOCK, -1, np.int32)
     rows[places] = np.arange(count, dtype=np.int32)
     fills = np.count_nonzero(rows.reshape(-1, BLOCK) >= 0, axis=1).astype(np.uint8)
-    first = (mean, turn, step, centroids, starts, rows, fills)
-    with write_arrays(path, LINE, first, (blocks, pairs, BLOCK), np.uint8) as codes:
-        done = 0
-        for piece in pieces():
-            at = places[done : done + len(piece)]
-            codes[at // BLOCK, :, at % BLOCK] = _coded((piece - mean) @ turn, step[0])
-            done += len(piece)
+    with path.open("wb") as file:
+        file.write(MAGIC)
+        for array in (mean, turn, step, centroids, starts, rows, fills):
+            np.lib.format.write_array(file, array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (blocks, pairs, BLOCK)}
+        )
+        offset = file.tell()
+        file.truncate(offset + blocks * pairs * BLOCK)
+    if not count:
+        return
+    codes = np.memmap(path, np.uint8, "r+", offset, (blocks, pairs, BLOCK))
+    done = 0
+    for piece in pieces():
+        at = places[done : done + len(piece)]
+        codes[at // BLOCK, :, at % BLOCK] = _coded((piece - mean) @ turn, step[0])
+        done += len(piece)
+    codes.flush()
 
 
 def open_sketches(path: Path) -> SketchIndex:
     """Opens what `build_sketches` wrote, memory-mapped."""
-    arrays = map_arrays(path, LINE, 8)
-    blocks = int(arrays[4].max(initial=0))
-    if [len(array) for array in arrays[5:]] != [BLOCK * blocks, blocks, blocks]:
-        raise unreadable(path)
+    try:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise ValueError("another format")
+            arrays = [_mapped(file, path) for _ in range(8)]
+        blocks = arrays[4][-1]
+        if [len(array) for array in arrays[5:]] != [BLOCK * blocks, blocks, blocks]:
+            raise ValueError("arrays that do not fit together")
+    except (OSError, ValueError, IndexError) as error:
+        raise StoreCorruptError(f"the sketches in {path} cannot be read: build the index again") from error
     return SketchIndex(Sketches(*arrays))
 
 
-def centre_and_turn(sample: Float32s) -> tuple[Float32s, Float32s]:
-    """The mean of some vectors (n x d), and an orthogonal d x d matrix drawn at random, always the same for a d."""
-    dim = sample.shape[1]
-    mean = sample.mean(axis=0, dtype=np.float64) if len(sample) else np.zeros(dim)
-    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
-    return np.asarray(mean, np.float32), np.ascontiguousarray(turn, np.float32)
+def is_sketch(path: Path) -> bool:
+    """Whether the file holds sketches, by its first line."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _mapped(file: BinaryIO, path: Path) -> Any:
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    offset, size = file.tell(), int(np.prod(shape)) * dtype.itemsize
+    if offset + size > os.fstat(file.fileno()).st_size:
+        raise ValueError("the file is cut short")
+    file.seek(size, os.SEEK_CUR)
+    if not size:  # a file of no bytes cannot be mapped
+        return np.zeros(shape, dtype)
+    # Copy on write, since the compiled loops are specialised for writable arrays; nothing is written.
+    return np.memmap(path, dtype, "c", offset, shape).view(np.ndarray)
 
 
 def _prepared(sample: Float32s, centroids: Float32s) -> tuple[Float32s, Float32s, Float32s, Float32s]:
     """Mean, turn, step and centroids as they are stored."""
-    mean, turn = centre_and_turn(sample)
+    dim = sample.shape[1]
+    mean = sample.mean(axis=0, dtype=np.float64) if len(sample) else np.zeros(dim)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
     spread = float(np.sqrt(np.mean((sample - mean) ** 2))) if len(sample) else 1.0
-    step = np.array([_STEP * max(spread, 1e-9)], np.float32)
-    return mean, turn, step, np.ascontiguousarray(centroids, np.float32)
+    step = np.array([_STEP * max(spread, 1e-9)])
+    prepared = (np.ascontiguousarray(array, dtype=np.float32) for array in (mean, turn, step, centroids))
+    first, second, third, fourth = prepared
+    return first, second, third, fourth
 
 
 def _places(count: int, pieces: Pieces, centroids: Float32s) -> tuple[Int64s, npt.NDArray[np.int32]]:
