@@ -46,37 +46,15 @@ def evaluate(config: EvalConfig, notify: Callable[[str], None]) -> Results:
     encoder = config.load_encoder()
     generator = _generator(config, note)
     sizes = sizes_of(config.sizes, config.layers, encoder)
-    funnels = [Funnel.parse(part, encoder.depth, encoder.width) for part in config.funnel.split(";") if part.strip()]
     plan = SearchPlan.open(Path(config.plan)) if config.plan else None
-    if plan:
-        funnels.append(plan.parsed(encoder.depth, encoder.width))
-        if config.index:  # before sizes that are missing are added
-            plan.check(Store(Path(config.index)), encoder)
-    if generator and config.top_k > config.depth:
-        raise ConfigError(f"the generator cannot read {config.top_k} passages of {config.depth}: raise --depth")
-    if generator and (short := [str(funnel) for funnel in funnels if funnel.keep < config.top_k]):
-        note(f"WARNING: the funnel {short[0]} keeps fewer than the {config.top_k} passages that other rows read")
+    funnels = _funnels(config, encoder, plan)
+    if generator:
+        _check_reading(config, funnels, note)
     store = _store(config, hotpot, encoder, sizes, funnels, note)
     questions = _questions(config, hotpot, store, note)
     if plan:
         _check_plan(config, plan, hotpot, store, encoder, questions, note)
-    rows = list(
-        systems(
-            store,
-            placed(store, config.search_device),
-            encoder,
-            sizes,
-            funnels,
-            config.depth,
-            config.hybrid,
-            config.hybrid_weight,
-            config.exact,
-        )
-    )
-    controls = [part.strip() for part in config.controls.split(",") if part.strip()]
-    rows += rotated(store, encoder, sizes, controls, config.depth, config.seed)
-    if config.hops == 2:
-        rows += two_hops(rows, store)
+    rows = _systems(config, store, encoder, sizes, funnels)
     results, examples = [], ""
     for row in rows:
         result, prompts = _measure(config, row, store, questions, generator)
@@ -124,6 +102,39 @@ def _generator(config: EvalConfig, note: Callable[[str], None]) -> Generator | N
     if generator is None or config.cache == "none":
         return generator
     return CachedGenerator(generator, Path(config.cache) if config.cache else RUNS / "answers.sqlite")
+
+
+def _funnels(config: EvalConfig, encoder: ElasticEncoder, plan: SearchPlan | None) -> list[Funnel]:
+    """Those that were written down, and the plan's, which must fit the index before sizes are added to it."""
+    funnels = [Funnel.parse(part, encoder.depth, encoder.width) for part in config.funnel.split(";") if part.strip()]
+    if plan:
+        funnels.append(plan.parsed(encoder.depth, encoder.width))
+        if config.index:
+            plan.check(Store(Path(config.index)), encoder)
+    return funnels
+
+
+def _check_reading(config: EvalConfig, funnels: Sequence[Funnel], note: Callable[[str], None]) -> None:
+    """That rankings are long enough for the generator."""
+    if config.top_k > config.depth:
+        raise ConfigError(f"the generator cannot read {config.top_k} passages of {config.depth}: raise --depth")
+    if short := [str(funnel) for funnel in funnels if funnel.keep < config.top_k]:
+        note(f"WARNING: the funnel {short[0]} keeps fewer than the {config.top_k} passages that other rows read")
+
+
+def _systems(
+    config: EvalConfig, store: Store, encoder: ElasticEncoder, sizes: Sequence[Size], funnels: Sequence[Funnel]
+) -> list[System]:
+    """The rows: sizes, funnels, lexical ones, controls, and those that search twice."""
+    search = placed(store, config.search_device)
+    rows = [
+        *systems(
+            store, search, encoder, sizes, funnels, config.depth, config.hybrid, config.hybrid_weight, config.exact
+        )
+    ]
+    controls = [part.strip() for part in config.controls.split(",") if part.strip()]
+    rows += rotated(store, encoder, sizes, controls, config.depth, config.seed)
+    return [*rows, *two_hops(rows, store)] if config.hops == 2 else rows
 
 
 def _store(

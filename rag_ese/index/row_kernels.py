@@ -1,4 +1,4 @@
-"""The loop of reading rows of a file, compiled by numba; `rag_ese.index.vectors` says what it is for.
+"""The loops of reading rows of a file or of its map, compiled by numba; `rag_ese.index.vectors` says when which.
 
 Not for Windows, whose C library has no pread.
 """
@@ -28,4 +28,17 @@ def _read(file: Any, rows: Any, row_bytes: Any, target: Any) -> Any:
     return missed
 
 
+def _copy(mapped: Any, rows: Any, target: Any) -> Any:
+    """Copies the beginning of each row of a map (N x d) into `target` (n x columns); returns how many are not in it."""
+    missed = 0
+    for at in numba.prange(len(rows)):
+        if 0 <= rows[at] < len(mapped):
+            for column in range(target.shape[1]):
+                target[at, column] = mapped[rows[at], column]
+        else:
+            missed += 1
+    return missed
+
+
 read = numba.njit(parallel=True, cache=True)(_read)
+copy = numba.njit(parallel=True, cache=True)(_copy)

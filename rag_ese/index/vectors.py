@@ -107,7 +107,8 @@ def _unit(vectors: Float32s, first_row: int) -> Float32s:
 
 _LARGE = 1 << 30
 """Bytes of a file from which on a query's rows are hardly ever those of another one."""
-_GATHERED = 10_000
+_FEW = 1000
+"""Rows of a large file that are read; more are copied from the map, whose pages soon have all been met."""
 
 
 class VectorFile:
@@ -126,21 +127,25 @@ class VectorFile:
 
     def rows(self, rows: npt.NDArray[np.int64] | slice, dim: int) -> Float32s:
         """The vectors of `rows` at width `dim`: n x dim, float32, unit length."""
-        some = not isinstance(rows, slice) and 0 < len(rows) <= _GATHERED
-        by_row = some and self._map.nbytes >= _LARGE and (kernels := _row_kernels())
-        raw = self._read(kernels, rows, dim) if by_row else self._map[rows, :dim]
+        alone = not isinstance(rows, slice) and len(rows) > 0 and self._map.nbytes >= _LARGE
+        by_row = alone and (kernels := _row_kernels())
+        raw = self._gathered(kernels, rows, dim) if by_row else self._map[rows, :dim]
         cut = np.asarray(raw, dtype=np.float32)
         if dim == self.width and self._map.dtype == np.float32:
             return cut
         norms = np.linalg.norm(cut, axis=1, keepdims=True)
         return np.asarray(cut / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
 
-    def _read(self, kernels: Any, rows: Any, dim: int) -> npt.NDArray[np.floating]:
-        """As `_map[rows, :dim]`, by reading: that is faster than mapping a page for each row that is met once."""
+    def _gathered(self, kernels: Any, rows: Any, dim: int) -> npt.NDArray[np.floating]:
+        """As `_map[rows, :dim]`. Few are read: that is faster than mapping a page for each row that is met once."""
         kind = self._map.dtype
         found = np.empty((len(rows), dim), kind)
         with kernels.threads(len(rows) // kernels.PER_THREAD):
-            missed = kernels.read(self._file, rows, self.width * kind.itemsize, found.view(np.uint8))
+            if len(rows) <= _FEW:
+                missed = kernels.read(self._file, rows, self.width * kind.itemsize, found.view(np.uint8))
+            else:
+                plain = np.dtype(f"u{kind.itemsize}")  # no compiled loop knows half precision
+                missed = kernels.copy(np.asarray(self._map).view(plain), rows, found.view(plain))
         if missed:
             raise StoreCorruptError(
                 f"{self._path} does not hold {missed} of {len(rows)} rows that were asked for: build the index again"

@@ -182,20 +182,32 @@ def test_a_funnel_that_keeps_more_than_there_is_equals_exact_search(store: Store
     np.testing.assert_allclose(ranking.scores, np.sort(scores)[::-1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("few", [0, 4])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_large_files_are_read_as_they_are_mapped(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_large_files_are_read_and_copied_as_they_are(
+    tmp_path: Path, dtype: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     like_embeddings(300, 24).astype(dtype).tofile(tmp_path / "v")
     rows = np.array([7, 0, 299, 7])
     mapped = [VectorFile(tmp_path / "v", 24, dtype).rows(rows, dim) for dim in (24, 8)]
     monkeypatch.setattr("rag_ese.index.vectors._LARGE", 1)
+    monkeypatch.setattr("rag_ese.index.vectors._FEW", few)
     monkeypatch.setattr("rag_ese.index.row_kernels.PER_THREAD", 1)
     file = VectorFile(tmp_path / "v", 24, dtype)
     for dim, want in zip((24, 8), mapped, strict=True):
         assert file.rows(rows, dim).tobytes() == want.tobytes()
         assert file.rows(rows[:0], dim).shape == (0, dim)
+    with pytest.raises(StoreCorruptError, match="does not hold 2 of 4 rows"):
+        file.rows(np.array([7, 300, 299, 4000]), 24)
+
+
+def test_a_file_that_was_cut_while_it_was_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    like_embeddings(300, 24).tofile(tmp_path / "v")
+    monkeypatch.setattr("rag_ese.index.vectors._LARGE", 1)
+    file = VectorFile(tmp_path / "v", 24, "float32")
     (tmp_path / "v").write_bytes((tmp_path / "v").read_bytes()[:-1])
     with pytest.raises(StoreCorruptError, match="does not hold 1 of 4 rows"):
-        file.rows(rows, 24)
+        file.rows(np.array([7, 0, 299, 7]), 24)
 
 
 def test_where_reaches_the_sketches(store: Store, encoder: Any) -> None:
