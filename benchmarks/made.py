@@ -70,7 +70,8 @@ def made_store(
         file = partial / vector_file(layer)
         file.parent.mkdir(exist_ok=True)
         for sibling in folder.parent.glob(f"*/{vector_file(layer)}"):
-            if Store(sibling.parent.parent).manifest.plan.data == plan.data:  # of another kind: the same vectors
+            other = Store(sibling.parent.parent).manifest.plan
+            if (other.data, other.stored) == (plan.data, plan.stored):  # of another kind: the same vectors
                 os.link(sibling, file)
                 return
         vectors = source.vectors(layer).rows(slice(None), source.width)
