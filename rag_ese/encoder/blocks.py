@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rag_ese.encoder.packed_block import packed_forward
 from rag_ese.errors import ModelError, SizeError
 
 _FINAL_NORMS = ("final_norm", "norm", "ln_f", "final_layer_norm", "final_layernorm")
@@ -33,7 +34,8 @@ class BlockModel:
         )
         if isinstance(getattr(model, "pooler", None), nn.Module):
             model.pooler = None  # type: ignore[assignment]  # never used here, and costs time
-        self.originals = [block.forward for block in self.blocks]
+        self.forwards = [packed_forward(block) for block in self.blocks]
+        """What runs each block."""
         for number, block in enumerate(self.blocks):
             block.forward = _intercept(number, block.forward)
 
@@ -80,11 +82,12 @@ class Pass:
         else:
             while self.layer < max(layers):
                 args, kwargs = self._calls[self.layer]
-                self._step(self._model.originals[self.layer], self._hidden, args, kwargs)
+                self._step(self._hidden, args, kwargs)
         return self._kept
 
-    def _step(self, block: Callable[..., Any], hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        output = block(hidden, *args, **kwargs)
+    def _step(self, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs the next block."""
+        output = self._model.forwards[self.layer](hidden, *args, **kwargs)
         self._returns_tuple = isinstance(output, tuple)
         self._hidden = output[0] if self._returns_tuple else output
         self.layer += 1
@@ -93,15 +96,13 @@ class Pass:
             self._kept[self.layer] = self._hidden if norm is None else norm(self._hidden)
         return output
 
-    def intercepted(
-        self, number: int, block: Callable[..., Any], hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def intercepted(self, number: int, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Called in place of block `number` (0-based): runs it, or notes how to run it later and leaves it out."""
         self._calls.append((args, kwargs))
         if number == 0:
             self.embedding_output = hidden
         if number < max(self._wanted):
-            return self._step(block, hidden, args, kwargs)
+            return self._step(hidden, args, kwargs)
         return (hidden,) if self._returns_tuple else hidden
 
 
@@ -114,9 +115,8 @@ def _intercept(number: int, block: Callable[..., Any]) -> Callable[..., Any]:
         if current is None:
             return block(*args, **kwargs)
         if args:
-            return current.intercepted(number, block, args[0], args[1:], kwargs)
-        hidden = kwargs.pop("hidden_states")
-        return current.intercepted(number, block, hidden, (), kwargs)
+            return current.intercepted(number, args[0], args[1:], kwargs)
+        return current.intercepted(number, kwargs.pop("hidden_states"), (), kwargs)
 
     return forward
 

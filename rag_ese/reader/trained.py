@@ -9,12 +9,12 @@ from pathlib import Path
 from threading import Lock
 
 from rag_ese.encoder.device import choose_device, choose_dtype
+from rag_ese.encoder.packed_block import pack_blocks
 from rag_ese.generator.base import Generator, Prompt
 from rag_ese.generator.comparison import answer_comparison
 from rag_ese.generator.identity import code_hash, model_identity
 from rag_ese.generator.question_type import Kind, kind_of
 from rag_ese.generator.reader import sentences_by_rules
-from rag_ese.reader.attention import use_plain_attention
 from rag_ese.reader.decision import Decision, Span, decide
 from rag_ese.reader.pairing import choose_pairs
 from rag_ese.reader.scoring import WindowScores, score_windows
@@ -64,8 +64,7 @@ class TrainedReader(Generator):
         dtype = choose_dtype("auto", chosen)
         self._model = reader.model.to(chosen)
         self._model.backbone.to(dtype)
-        if chosen.type == "cpu":
-            use_plain_attention(self._model.backbone)
+        pack_blocks(self._model.backbone)
         self._tokenizer, self._max_tokens, self._pairs = reader.tokenizer, reader.max_tokens, pairs
         self._budget = CPU_BUDGET if chosen.type == "cpu" else BUDGET
         self._closed, self._remember = closed, remember

@@ -14,10 +14,10 @@ from torch import nn
 
 from rag_ese.encoder.device import choose_device
 from rag_ese.errors import StorageError, disk_errors
-from rag_ese.reader.attention import use_plain_attention
 from rag_ese.reader.model import ReaderModel
 from rag_ese.reader.weights import EMBEDDED_READER, Reader, load_reader, save_reader, start_reader
 from rag_ese.reader.windows import Cutter
+from rag_ese.training.plain_attention import use_plain_attention
 from rag_ese.training.reader_config import ReaderTrainConfig
 from rag_ese.training.reader_data import ReaderData
 from rag_ese.training.reader_trainer import ReaderTrainer
@@ -32,7 +32,7 @@ def train_reader(config: ReaderTrainConfig, note: Callable[[str], None]) -> Path
     torch.manual_seed(config.seed)
     reader = _first(config)
     reader.model.to(choose_device(config.device))
-    use_plain_attention(reader.model.backbone)  # its backward pass takes half the time of the fused one
+    use_plain_attention(reader.model.backbone)
     _set_dropout(reader.model, config.dropout)
     cutter = Cutter(reader.tokenizer, config.max_tokens)
     data = ReaderData(config, cutter, note)

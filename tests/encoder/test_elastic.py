@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,9 +105,14 @@ def test_an_encoding_is_right_in_any_order_of_sizes(embedded: ElasticEncoder, se
 
 def test_an_encoding_runs_no_block_twice_on_the_way_down(tiny: ElasticEncoder) -> None:
     calls: list[int] = []
-    for number, block in enumerate(tiny.checkpoint.blocks.blocks):
-        child = next(block.children())
-        child.register_forward_hook(lambda *_, number=number: calls.append(number))
+    forwards = tiny.checkpoint.blocks.forwards
+    for number, forward in enumerate(forwards):
+
+        def noted(*args: Any, number: int = number, forward: Any = forward, **kwargs: Any) -> Any:
+            calls.append(number)
+            return forward(*args, **kwargs)
+
+        forwards[number] = noted
     encoding = tiny.begin(["the river", "a town"])
     assert calls == []
     for layers, expected in ((2, [0, 1]), (2, [0, 1]), (3, [0, 1, 2])):

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 
-from rag_ese.reader.attention import attend, use_plain_attention
 from rag_ese.reader.model import LONGEST, Inputs, SpanHeads, loss, number_of, span_of
 from rag_ese.reader.weights import Reader
 from rag_ese.reader.windows import Cutter, Stretch
@@ -62,44 +59,3 @@ def test_padding_changes_nothing(reader: Reader, cutter: Cutter, passages: tuple
     assert torch.allclose(alone[0][0], beside[0][1, :size], atol=1e-4)
     assert torch.allclose(alone[1][0], beside[1][1], atol=1e-4)
     assert torch.isinf(beside[0][1, size:]).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_plain_attention_is_that_of_the_library(
-    dtype: torch.dtype, reader: Reader, cutter: Cutter, passages: tuple[Passage, ...]
-) -> None:
-    stretches = (Stretch(2, 0, 3), Stretch(0, 0, 14))
-    windows = [cutter.window("Who?", passages, [each]) for each in stretches]
-    found = []
-    for choose in (lambda backbone: backbone.set_attn_implementation("eager"), use_plain_attention):
-        model = copy.deepcopy(reader.model).eval()
-        model.backbone.to(dtype)
-        choose(model.backbone)
-        with torch.no_grad():
-            found.append(model(Inputs.of(windows)))
-    exact = dtype is torch.float32
-    for ours, theirs in zip(found[1], found[0], strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-4 if exact else 0.3, rtol=0)
-
-
-@pytest.mark.parametrize("scale", [1, 60])  # 60: scores beyond the exponential's range, in both directions
-def test_attention_written_out(scale: float) -> None:
-    draw = np.random.default_rng(0)
-    query, key, value = draw.normal(size=(3, 2, 4, 5, 8)) * np.array([scale, scale, 1]).reshape(3, 1, 1, 1, 1)
-    mask = np.where(draw.random((2, 1, 5, 5)) < 0.3, -1e9, 0.0)
-    mask[..., 0] = 0
-    inputs = [torch.from_numpy(each) for each in (query, key, value, mask)]
-    result, _ = attend(torch.nn.Identity(), *inputs, scaling=0.5)
-    scores = 0.5 * query @ key.transpose(0, 1, 3, 2) + mask
-    assert (np.abs(scores[scores > -1e8]).max() > 800) == (scale == 60)
-    shares = np.exp(scores - scores.max(-1, keepdims=True))
-    expected = shares / shares.sum(-1, keepdims=True) @ value
-    assert result.numpy() == pytest.approx(expected.transpose(0, 2, 1, 3))
-
-
-@pytest.mark.parametrize("score", [87.0, -87.0])
-def test_attention_at_the_ends_of_the_exponential(score: float) -> None:
-    query, key = torch.full((1, 1, 3, 1), score), torch.ones(1, 1, 3, 1)
-    value = torch.tensor([100.0, 200.0, 300.0]).reshape(1, 1, 3, 1)
-    result, _ = attend(torch.nn.Identity(), query, key, value, None, scaling=1.0)
-    assert result.flatten().tolist() == pytest.approx([200.0] * 3)
