@@ -5,7 +5,7 @@
 
 Every contender encodes the same texts once per round, in turn; rates are medians over rounds, ratios are those of the
 same round. The limit beside them is the time that the model's matrix products alone take at the machine's measured
-GEMM rate.
+GEMM rate. Questions are then encoded one at a time, as they come to a service; contenders take turns at 20 of them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ from rag_ese.data.config import DataConfig
 from rag_ese.encoder import ElasticEncoder
 from rag_ese.eval.cost import hardware, versions
 from rag_ese.types import Size
+
+_QUESTIONS = 200
+_TURN = 20
+_PAUSE = 0.3
+"""Seconds in which the threads of the contender before stop waiting for work."""
 
 Contender = tuple[str, Callable[[list[str]], object]]
 
@@ -57,7 +62,8 @@ def products_per_token(layers: int, hidden: int = 384) -> float:
 def measure(config: RateConfig) -> None:
     from sentence_transformers import SentenceTransformer
 
-    passages = config.load(lambda text: None).passages
+    data = config.load(lambda text: None)
+    passages, questions = data.passages, [question.text for question in data.questions[:_QUESTIONS]]
     texts = [passage.full for passage in passages[:: max(1, len(passages) // config.texts)]][: config.texts]
     reference = SentenceTransformer(str(get_model_path()), device="cpu")
     raw32, raw16 = (ElasticEncoder.load("embedded-raw", dtype, "cpu") for dtype in ("float32", "bfloat16"))
@@ -80,6 +86,7 @@ def measure(config: RateConfig) -> None:
             encode(texts)
             seconds[name].append(time.perf_counter() - began)
     show(texts, seconds, raw16)
+    alone(questions, contenders[:-1])
     one, all_sizes = (seconds[name] for name, _ in contenders[-2:])
     cost = median(b / a for a, b in zip(one, all_sizes, strict=True))
     exact, half = (encoder.encode(texts, [Size(6, 384)])[Size(6, 384)] for encoder in (raw32, raw16))
@@ -101,6 +108,25 @@ def show(texts: list[str], seconds: dict[str, list[float]], encoder: ElasticEnco
         share = tokens.sum() * products_per_token(layers) / limit / median(times)
         ratio = median(a / b for a, b in zip(base, times, strict=True))
         table.add_row(name, f"{len(texts) / median(times):.0f}", f"{ratio:.2f}", f"{share:.0%}")
+    Console(width=110).print(table)
+
+
+def alone(questions: list[str], contenders: list[Contender]) -> None:
+    """Milliseconds for a question at a time."""
+    seconds: dict[str, list[float]] = {name: [] for name, _ in contenders}
+    for start in range(0, len(questions), _TURN):
+        for name, encode in contenders:
+            time.sleep(_PAUSE)
+            encode(questions[start : start + 1])
+            for question in questions[start : start + _TURN]:
+                began = time.perf_counter()
+                encode([question])
+                seconds[name].append(time.perf_counter() - began)
+    table = Table("", "p50 ms", "p99 ms", "ratio of p50", title=f"{len(questions)} questions, one at a time")
+    base = median(next(iter(seconds.values())))
+    for name, times in seconds.items():
+        p50, p99 = np.quantile(times, [0.5, 0.99])
+        table.add_row(name, f"{p50 * 1e3:.2f}", f"{p99 * 1e3:.2f}", f"{base / p50:.2f}")
     Console(width=110).print(table)
 
 

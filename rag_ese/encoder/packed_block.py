@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from rag_ese.encoder.attention import attend
 
-_FAMILY = {"BertLayer", "RobertaLayer", "XLMRobertaLayer"}
+FAMILY = {"BertLayer", "RobertaLayer", "XLMRobertaLayer"}
+"""The library's classes of blocks; RoBERTa's and XLM-R's are BERT's under other names."""
 
 Forward = Callable[..., Any]
 
@@ -31,7 +32,7 @@ def packed_forward(block: nn.Module) -> Forward:
     """
     own = block.forward
     returns = inspect.signature(type(block).forward).return_annotation
-    if type(block).__name__ not in _FAMILY or returns not in (Tensor, "torch.Tensor"):
+    if type(block).__name__ not in FAMILY or returns not in (Tensor, "torch.Tensor"):
         return own
     packed: PackedBlock | None = None
 
@@ -49,7 +50,7 @@ def packed_forward(block: nn.Module) -> Forward:
 def pack_blocks(model: nn.Module) -> None:
     """Lets all blocks of the BERT family in `model` run by packed weights from now on, where that is possible."""
     for module in model.modules():
-        if type(module).__name__ in _FAMILY:
+        if type(module).__name__ in FAMILY:
             module.forward = packed_forward(module)
 
 

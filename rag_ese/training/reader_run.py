@@ -31,8 +31,10 @@ def train_reader(config: ReaderTrainConfig, note: Callable[[str], None]) -> Path
         raise StorageError(f"{folder} exists: this run is done; give another --out, or remove the folder to train anew")
     torch.manual_seed(config.seed)
     reader = _first(config)
-    reader.model.to(choose_device(config.device))
-    use_plain_attention(reader.model.backbone)
+    device = choose_device(config.device)
+    reader.model.to(device)
+    if config.precision == "bfloat16" and device.type == "cpu":
+        use_plain_attention(reader.model.backbone)
     _set_dropout(reader.model, config.dropout)
     cutter = Cutter(reader.tokenizer, config.max_tokens)
     data = ReaderData(config, cutter, note)

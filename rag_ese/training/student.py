@@ -13,6 +13,7 @@ from rag_ese.encoder.elastic import ElasticEncoder, Role
 from rag_ese.encoder.gates import TokenGate, open_gate
 from rag_ese.encoder.heads import Head, ModuleHead, ViewHeads
 from rag_ese.errors import ConfigError
+from rag_ese.training.plain_attention import use_plain_attention
 
 Embeddings = dict[int, Tensor]
 """layer -> texts x width, not normalised."""
@@ -37,6 +38,8 @@ class Student:
         self.encoder = encoder
         self.half = half
         self.backbone: nn.Module = encoder.checkpoint.blocks.model
+        if half and encoder.device.type == "cpu":
+            use_plain_attention(self.backbone)
         head = _gated(encoder) if gates else encoder.checkpoint.head
         self.heads = _trainable(head)
         for name, parameter in self.backbone.named_parameters():
