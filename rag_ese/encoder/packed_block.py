@@ -120,11 +120,11 @@ def _is_plain(block: Any) -> bool:
 
 def _fits(hidden: Tensor, mask: Tensor | None) -> bool:
     masked = mask is None or (mask.dtype == torch.bool and mask.ndim == 4)
-    return masked and hidden.device.type == "cpu" and _has_kernels(hidden.dtype)
+    return masked and hidden.device.type == "cpu" and has_kernels(hidden.dtype)
 
 
 @cache
-def _has_kernels(dtype: torch.dtype) -> bool:
+def has_kernels(dtype: torch.dtype) -> bool:
     """Whether this torch has oneDNN's packed products, in `dtype`, on this processor; they are no public API."""
     if dtype not in (torch.float32, torch.bfloat16):
         return False

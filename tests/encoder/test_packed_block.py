@@ -73,10 +73,10 @@ def states(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 
 
 needs_kernels = pytest.mark.skipif(
-    not packed_block._has_kernels(torch.float32), reason="this torch has no packed products of oneDNN"
+    not packed_block.has_kernels(torch.float32), reason="this torch has no packed products of oneDNN"
 )
 needs_bf16 = pytest.mark.skipif(
-    not packed_block._has_kernels(torch.bfloat16), reason="no packed products in bfloat16 on this processor"
+    not packed_block.has_kernels(torch.bfloat16), reason="no packed products in bfloat16 on this processor"
 )
 
 
@@ -181,14 +181,14 @@ def test_other_blocks_run_as_they_are(model: nn.Module, inputs: dict[str, Tensor
 def test_without_the_kernels_blocks_run_as_they_are(
     inputs: dict[str, Tensor], counted: list[PackedBlock], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed_block._has_kernels.cache_clear()
+    packed_block.has_kernels.cache_clear()
     monkeypatch.setattr(packed_block, "_pack", lambda *_: (_ for _ in ()).throw(RuntimeError("no such operator")))
     model = small()
     expected = states(model, inputs)
     pack_blocks(model)
     assert torch.equal(states(model, inputs), expected)
     assert counted == []
-    packed_block._has_kernels.cache_clear()
+    packed_block.has_kernels.cache_clear()
 
 
 @needs_kernels
