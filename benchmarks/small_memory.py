@@ -52,8 +52,10 @@ class SmallMemoryConfig(EncoderConfig):
     noise: float = Field(0.4, ge=0, description="length of the noise added to each")
     kind: str = Field("pq4; L6-d320=sq8", description="kinds of index of our funnel")
     funnel: str = Field("L6-d128:2000 > L6-d320:200 > L6-d768:10", description="our funnel")
-    base: str = Field("128:PQ64x4fs", description="IndexRefine's base, WIDTH:FAISS FACTORY STRING")
-    kept: int = Field(2000, ge=10, description="how many IndexRefine re-ranks")
+    bases: str = Field(
+        "128:PQ64x4fs:2000,256:PQ128x4fs:1000,512:PQ256x4fs:500,320:SQ8:200",
+        description="IndexRefine's bases, each WIDTH:FAISS FACTORY STRING:how many are re-ranked",
+    )
     queries: int = Field(250, ge=_UNTIMED + 20, description="questions of a turn")
     turns: int = Field(2, ge=1, description="turns of each contender")
     seed: int = Field(0, description="seed of the draws")
@@ -62,25 +64,28 @@ class SmallMemoryConfig(EncoderConfig):
 def measure(config: SmallMemoryConfig) -> None:
     limit = _limit(config.group)
     setting, exact = _prepared(config)
-    turns: dict[str, list[dict[str, Any]]] = {"refine": [], "funnel": []}
+    ways = {f"rag_ese funnel, {config.kind}: {config.funnel}": ("funnel", setting)}
+    for text in config.bases.split(","):
+        dim, factory, kept = text.split(":")
+        own = {"base": str(_base(config.work, setting["store"], f"{dim}:{factory}")), "kept": int(kept)}
+        ways[f"FAISS IndexRefine, {factory} of {dim}, {kept} kept, vectors mapped"] = ("refine", {**setting, **own})
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for _ in range(config.turns):
-        for way, each in turns.items():
+        for name, (way, given) in ways.items():
             _forget(config.work)
             child = Path(__file__).with_name("small_memory_turn.py")
-            command = [sys.executable, str(child), way, json.dumps(setting)]
-            each.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
-    names = {"refine": f"FAISS IndexRefine, {config.base}, {config.kept} kept, vectors mapped"}
-    names["funnel"] = f"rag_ese funnel, {config.kind}: {config.funnel}"
-    table = Table("", "p50 ms", "p99 ms", "x p50", "x p99", "recall@10", "read per question", "memory")
-    slow = _quantiles(turns["refine"])
-    for way, each in turns.items():
-        fast = _quantiles(each)
+            command = [sys.executable, str(child), way, json.dumps(given)]
+            turns[name].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+    table = Table("", "p50 ms", "p99 ms", "to ours", "p99", "recall@10", "read per question", "memory")
+    ours = _quantiles(next(iter(turns.values())))
+    for name, each in turns.items():
+        times = _quantiles(each)
         recall = np.mean([recalls([np.array(rows) for rows in turn["rows"]], exact).mean() for turn in each])
         read = np.mean([turn["read"] / len(turn["seconds"]) for turn in each])
         table.add_row(
-            names[way],
-            *(f"{1e3 * time:.1f}" for time in fast),
-            *(f"{ratio:.1f}" for ratio in slow / fast),
+            name,
+            *(f"{1e3 * time:.1f}" for time in times),
+            *(f"{ratio:.1f}x" for ratio in times / ours),
             f"{recall:.4f}",
             f"{read / 1e6:.2f} MB",
             f"{max(turn['allocated'] for turn in each) / 1e6:.0f} MB",
@@ -122,9 +127,6 @@ def _prepared(config: SmallMemoryConfig) -> tuple[dict[str, Any], Int64s]:
     store = made_store(Path(f"{made}-{name}"), source, config.kind, dims, *given)
     flat = made_store(Path(f"{made}-flat"), source, "flat", [full.dim], *given)
     vectors = store.vectors(layer).rows(slice(None), full.dim)  # mapped
-    base = Path(f"{made}-{config.base.replace(':', '-')}.faiss")
-    if not base.exists():
-        _write_base(vectors, config.base, base)
     asked = encoded(encoder, questions(config.questions, config.queries, config.seed), full)
     queries = config.work / "queries.npy"
     np.save(queries, asked)
@@ -135,16 +137,18 @@ def _prepared(config: SmallMemoryConfig) -> tuple[dict[str, Any], Int64s]:
         "width": full.dim,
         "store": str(store.folder),
         "funnel": str(funnel),
-        "base": str(base),
         "flat": str(flat.folder / index_file(full)),
-        "kept": config.kept,
     }
-    return setting, brute_force(vectors, asked, 10)
+    return setting, brute_force(np.asarray(vectors), asked, 10)
 
 
-def _write_base(vectors: Any, text: str, file: Path) -> None:
-    """IndexRefine's base: takes the first dimensions, brings them to unit length, and keeps codes of them."""
-    faiss, (dim, factory) = faiss_module(), text.split(":")
+def _base(work: Path, store: str, text: str) -> Path:
+    """The file of IndexRefine's base: takes the first dimensions, brings them to unit length, keeps codes of them."""
+    faiss, (dim, factory), opened = faiss_module(), text.split(":"), Store(Path(store), verify=False)
+    vectors = opened.vectors(max(opened.manifest.plan.layers)).rows(slice(None), opened.width)
+    file = work / f"{len(vectors)}-{dim}-{factory}.faiss"
+    if file.exists():
+        return file
     base = faiss.IndexPreTransform(faiss.index_factory(int(dim), factory, faiss.METRIC_INNER_PRODUCT))
     base.prepend_transform(faiss.NormalizationTransform(int(dim), 2.0))
     base.prepend_transform(faiss.RemapDimensionsTransform(vectors.shape[1], int(dim), False))
@@ -152,6 +156,7 @@ def _write_base(vectors: Any, text: str, file: Path) -> None:
     for start in range(0, len(vectors), 65536):
         base.add(np.ascontiguousarray(vectors[start : start + 65536]))
     faiss.write_index(base, str(file))
+    return file
 
 
 def _forget(work: Path) -> None:

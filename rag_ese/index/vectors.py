@@ -142,7 +142,8 @@ class VectorFile:
         found = np.empty((len(rows), dim), kind)
         with kernels.threads(len(rows) // kernels.PER_THREAD):
             if len(rows) <= _FEW:
-                missed = kernels.read(self._file, rows, self.width * kind.itemsize, found.view(np.uint8))
+                size = self.width * kind.itemsize
+                missed = kernels.read(self._file, rows, size, found.view(np.uint8), self._asks)
             else:
                 plain = np.dtype(f"u{kind.itemsize}")  # no compiled loop knows half precision
                 missed = kernels.copy(np.asarray(self._map).view(plain), rows, found.view(plain))
@@ -151,6 +152,11 @@ class VectorFile:
                 f"{self._path} does not hold {missed} of {len(rows)} rows that were asked for: build the index again"
             )
         return found
+
+    @cached_property
+    def _asks(self) -> bool:
+        """Whether rows that lie on the disk alone can be asked for before they are waited for."""
+        return bool(_row_kernels().knows_what_is_in_memory(self._file))
 
     @cached_property
     def _file(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from rag_ese.errors import ConfigError, StoreCorruptError
-from rag_ese.index import Store, build
+from rag_ese.index import Store, build, row_kernels
 from rag_ese.index.kinds import build_index, read_index
 from rag_ese.index.sketch import BLOCK, SketchIndex, build_sketches, open_sketches
 from rag_ese.index.vectors import VectorFile
@@ -182,11 +183,13 @@ def test_a_funnel_that_keeps_more_than_there_is_equals_exact_search(store: Store
     np.testing.assert_allclose(ranking.scores, np.sort(scores)[::-1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("few", [0, 4])
+@pytest.mark.parametrize(("few", "knows"), [(0, True), (4, True), (4, False)])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_rows_of_large_files_are_read_and_copied_as_they_are(
-    tmp_path: Path, dtype: str, few: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dtype: str, few: int, knows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not knows:
+        monkeypatch.setattr("rag_ese.index.row_kernels.knows_what_is_in_memory", lambda file: False)
     like_embeddings(300, 24).astype(dtype).tofile(tmp_path / "v")
     rows = np.array([7, 0, 299, 7])
     mapped = [VectorFile(tmp_path / "v", 24, dtype).rows(rows, dim) for dim in (24, 8)]
@@ -199,6 +202,26 @@ def test_rows_of_large_files_are_read_and_copied_as_they_are(
         assert file.rows(rows[:0], dim).shape == (0, dim)
     with pytest.raises(StoreCorruptError, match="does not hold 2 of 4 rows"):
         file.rows(np.array([7, 300, 299, 4000]), 24)
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="only Linux says what it has in memory")
+def test_rows_that_the_disk_holds_are_read_as_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    like_embeddings(30_000, 24).tofile(tmp_path / "v")
+    monkeypatch.setattr("rag_ese.index.vectors._LARGE", 1)
+    file, rows = VectorFile(tmp_path / "v", 24, "float32"), np.arange(0, 30_000, 1000)
+    asked: list[int] = []
+    ask = row_kernels._ask
+    monkeypatch.setattr(row_kernels, "_ask", lambda *given: (asked.append(int(given[-1].sum())), ask(*given)))
+    expected = np.fromfile(tmp_path / "v", np.float32).reshape(-1, 24)[rows]
+    for forgotten in (True, False):
+        if forgotten:
+            with (tmp_path / "v").open("rb+") as written:
+                os.fsync(written.fileno())
+                os.posix_fadvise(written.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert file.rows(rows, 24).tobytes() == expected.tobytes()
+    if not asked:
+        pytest.skip("this file system keeps its files in memory, or cannot say what it has there")
+    assert len(asked) == 1, "what is in memory is not asked for"
 
 
 def test_a_file_that_was_cut_while_it_was_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
