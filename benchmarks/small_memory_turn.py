@@ -51,7 +51,7 @@ def funnel(setting: dict[str, Any]) -> Search:
 def refine(setting: dict[str, Any]) -> Search:
     faiss = faiss_module()
     faiss.omp_set_num_threads(1)
-    base, flat = (faiss.read_index(setting[name], faiss.IO_FLAG_MMAP_IFC) for name in ("base", "flat"))
+    base, flat = faiss.read_index(setting["base"]), faiss.read_index(setting["flat"], faiss.IO_FLAG_MMAP_IFC)
     index = faiss.IndexRefine(base, flat)
     index.k_factor = setting["kept"] / 10
     return lambda query: index.search(query, 10)[1][0].tolist()

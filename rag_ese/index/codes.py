@@ -1,7 +1,8 @@
 """Scores of single rows from an index's 8-bit codes: what a middle stage needs, at a quarter of the bytes and less.
 
 A search reads all codes of an index; a re-ranking needs those of a shortlist, which FAISS's scalar quantizer offers
-from C++ only. The codes are read where FAISS has mapped them.
+from C++ only. The codes are copied into memory: every shortlist touches other pages of them, and where memory is short
+the system would let go of pages of a map in favour of vectors that are read once (docs/log.md).
 """
 
 from __future__ import annotations
@@ -22,11 +23,10 @@ class Codes:
 
     def __init__(self, index: Any) -> None:
         faiss = faiss_module()
-        self._index = index  # owns the memory
         low, spread = faiss.vector_to_array(index.sq.trained).reshape(2, index.d)
         self._low, self._step = low + spread / np.float32(510), spread / np.float32(255)
         flat = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.d)
-        self._codes: npt.NDArray[np.uint8] = flat.reshape(index.ntotal, index.d)
+        self._codes: npt.NDArray[np.uint8] = np.array(flat).reshape(index.ntotal, index.d)
 
     def scores(self, rows: Sequence[Int64s], queries: Float32s) -> list[Float32s]:
         """For each of `queries` (Q x d) its inner products with what the codes of its `rows` stand for.
