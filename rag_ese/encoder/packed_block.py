@@ -112,10 +112,13 @@ def _linear_maps(block: Any) -> list[tuple[nn.Module, str, nn.Module]]:
 
 
 def _is_plain(block: Any) -> bool:
-    """Whether the block is what `PackedBlock` computes: no adapters, no decoder, and GELU."""
+    """Whether the block is what `PackedBlock` computes: no adapters, no decoder, and GELU; and whether it can follow
+    changes of the weights, which torch does not count where they were made in inference mode."""
     maps = [module for _, _, module in _linear_maps(block)]
     linear = all(type(module) is nn.Linear and module.bias is not None for module in maps)
-    return linear and not block.is_decoder and type(block.intermediate.intermediate_act_fn).__name__ == "GELUActivation"
+    gelu = type(block.intermediate.intermediate_act_fn).__name__ == "GELUActivation"
+    counted = not any(weight.is_inference() for module in maps for weight in module.parameters())
+    return linear and gelu and counted and not block.is_decoder
 
 
 def _fits(hidden: Tensor, mask: Tensor | None) -> bool:

