@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rag_ese.errors import ConfigError
 from rag_ese.types import Size
@@ -39,6 +40,13 @@ class Funnel:
                 f"the funnel {str(self)!r} cannot run: every stage keeps at least 1 passage and at most as many as the "
                 "stage before it"
             )
+        for before, after in pairwise(self.stages):
+            small, large = after.size, before.size
+            if small != large and small.layers <= large.layers and small.dim <= large.dim:
+                raise ConfigError(
+                    f"the funnel {str(self)!r} is out of order: {small} comes after {large}, which knows more; put the "
+                    "smaller size first"
+                )
 
     def __str__(self) -> str:
         return " > ".join(map(str, self.stages))

@@ -48,6 +48,17 @@ def test_stages_keep_fewer_and_fewer(text: str) -> None:
         Funnel(())
 
 
+@pytest.mark.parametrize("text", ["L6-d128:9 > L6-d64:5", "L6-d64:9 > L2-d64:5", "L2-d64:9 > L6-d768:8 > L4-d512:5"])
+def test_a_smaller_size_does_not_re_rank_a_larger_one(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"is out of order: L\d-d\d+ comes after L6-d\d+, which knows more"):
+        Funnel.parse(text, 6, 768)
+
+
+@pytest.mark.parametrize("text", ["L6-d64:9 > L6-d64:5", "L2-d128:9 > L6-d64:5", "L6-d64:9 > L2-d768:5"])
+def test_sizes_that_are_equal_or_not_to_be_compared_are_left_to_the_user(text: str) -> None:
+    assert str(Funnel.parse(text, 6, 768)) == text
+
+
 @pytest.mark.parametrize("text", ["-64", "L3d", "L-3", "3.5", "L3--64", "L3-d64-d8", "wide", "L", ""])
 def test_sizes_that_cannot_be_read(text: str) -> None:
     with pytest.raises(SizeError, match="cannot read the size"):
