@@ -53,7 +53,7 @@ def check(ranking: Ranking, scores: npt.NDArray[np.float64], k: int) -> None:
 
 
 @pytest.mark.parametrize("seed", CASES)
-@pytest.mark.parametrize("stages", ["L2-d8:{n} > L6-d40:{k}", "L4-d40:{n} > L2-d8:{n} > L6-d17:{k}"])
+@pytest.mark.parametrize("stages", ["L2-d8:{n} > L6-d40:{k}", "L4-d8:{n} > L2-d40:{n} > L6-d17:{k}"])
 def test_a_funnel_that_keeps_everything_is_exact(store_of: Callable[..., Any], seed: int, stages: str) -> None:
     pool, queries = draw_case(seed)
     rows = len(pool[2])
