@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from made import Given, Search, bandwidth, brute_force, encoded, flops, in_turns, made_store, questions, timed
+from given import Given
+from made import Search, bandwidth, brute_force, encoded, flops, in_turns, made_store, questions, timed, truncating
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
@@ -167,20 +168,11 @@ def pruned(settings: Iterator[Contender], chosen_on: Float32s, exact: Int64s, re
 
 def bases(config: FunnelConfig, vectors: Float32s) -> Iterator[tuple[str, Any]]:
     """IndexRefine's bases, filled."""
-    faiss = faiss_module()
     for text in config.bases.replace("IVF,", "IVF;").split(","):
         dim_text, factory = text.replace("IVF;", f"IVF{lists_for(len(vectors))},").split(":")
         dim = int(dim_text)
         began = time.perf_counter()
-        inner = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-        if isinstance(inner, faiss.IndexIVF):
-            inner.cp.max_points_per_centroid, inner.cp.niter = 40, 10
-        base = faiss.IndexPreTransform(inner)
-        base.prepend_transform(faiss.NormalizationTransform(dim, 2.0))
-        base.prepend_transform(faiss.RemapDimensionsTransform(vectors.shape[1], dim, False))
-        base.train(vectors[:: max(1, len(vectors) // 165_000)])
-        for start in range(0, len(vectors), 65536):
-            base.add(vectors[start : start + 65536])
+        base = truncating(vectors, dim, factory)
         print(f"built {text} in {time.perf_counter() - began:.0f} s", flush=True)
         yield f"{factory} of {dim}", base
 

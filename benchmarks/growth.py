@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made import Given, encoded, made_store, questions, timed
+from given import Given
+from made import encoded, made_store, questions, timed
 from pydantic import Field
 from rich.console import Console
 from rich.filesize import decimal

@@ -19,6 +19,7 @@ from rag_ese.data.sources import read_source
 from rag_ese.errors import DataError
 from rag_ese.index import Store
 from rag_ese.index.builder import build_from
+from rag_ese.index.kinds import faiss_module
 from rag_ese.index.manifest import DataEntry
 from rag_ese.index.vectors import DTYPES, vector_file
 from rag_ese.retriever.searchers import QueryEncoder
@@ -103,15 +104,22 @@ def encoded(encoder: QueryEncoder, texts: Sequence[str], size: Size) -> Float32s
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-class Given:
-    """Queries whose vectors are known (Q x width): an encoding that only cuts them."""
+def truncating(vectors: Float32s, dim: int, factory: str) -> Any:
+    """FAISS's index of `vectors` that takes their first `dim` dimensions, brings them to unit length and keeps codes.
 
-    def __init__(self, queries: Float32s) -> None:
-        self._queries = queries
-
-    def at(self, size: Size) -> Float32s:
-        cut = self._queries[:, : size.dim]
-        return np.asarray(cut / np.linalg.norm(cut, axis=1, keepdims=True), np.float32)
+    `factory`: the codes, as faiss.index_factory reads them.
+    """
+    faiss = faiss_module()
+    inner = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    if isinstance(inner, faiss.IndexIVF):
+        inner.cp.max_points_per_centroid, inner.cp.niter = 40, 10
+    index = faiss.IndexPreTransform(inner)
+    index.prepend_transform(faiss.NormalizationTransform(dim, 2.0))
+    index.prepend_transform(faiss.RemapDimensionsTransform(vectors.shape[1], dim, False))
+    index.train(np.ascontiguousarray(vectors[:: max(1, len(vectors) // 165_000)]))
+    for start in range(0, len(vectors), 65536):
+        index.add(np.ascontiguousarray(vectors[start : start + 65536]))
+    return index
 
 
 def timed(search: Callable[[Any], object], queries: Sequence[Any]) -> list[float]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made import brute_force, encoded, made_store, questions
+from made import brute_force, encoded, made_store, questions, truncating
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
@@ -66,10 +66,12 @@ class SmallMemoryConfig(EncoderConfig):
 def measure(config: SmallMemoryConfig) -> None:
     limit = _limit(config.group)
     setting, exact = _prepared(config)
+    store = Store(Path(setting["store"]), verify=False)
     ways = {f"rag_ese funnel, {config.kind}: {config.funnel}": ("funnel", setting)}
     for text in config.bases.split(","):
         dim, factory, kept = text.split(":")
-        own = {"base": str(_base(config.work, setting["store"], f"{dim}:{factory}")), "kept": int(kept)}
+        base = _base(config.work, store, int(dim), factory)
+        own = {"base": str(base), "kept": int(kept)}
         ways[f"FAISS IndexRefine, {factory} of {dim}, {kept} kept, vectors mapped"] = ("refine", {**setting, **own})
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for _ in range(config.turns):
@@ -141,23 +143,15 @@ def _prepared(config: SmallMemoryConfig) -> tuple[dict[str, Any], Int64s]:
         "funnel": str(funnel),
         "flat": str(flat.folder / index_file(full)),
     }
-    return setting, brute_force(np.asarray(vectors), asked, 10)
+    return setting, brute_force(vectors, asked, 10)
 
 
-def _base(work: Path, store: str, text: str) -> Path:
-    """The file of IndexRefine's base: takes the first dimensions, brings them to unit length, keeps codes of them."""
-    faiss, (dim, factory), opened = faiss_module(), text.split(":"), Store(Path(store), verify=False)
-    vectors = opened.vectors(max(opened.manifest.plan.layers)).rows(slice(None), opened.width)
-    file = work / f"{len(vectors)}-{dim}-{factory}.faiss"
-    if file.exists():
-        return file
-    base = faiss.IndexPreTransform(faiss.index_factory(int(dim), factory, faiss.METRIC_INNER_PRODUCT))
-    base.prepend_transform(faiss.NormalizationTransform(int(dim), 2.0))
-    base.prepend_transform(faiss.RemapDimensionsTransform(vectors.shape[1], int(dim), False))
-    base.train(np.ascontiguousarray(vectors[:: max(1, len(vectors) // 165_000)]))
-    for start in range(0, len(vectors), 65536):
-        base.add(np.ascontiguousarray(vectors[start : start + 65536]))
-    faiss.write_index(base, str(file))
+def _base(work: Path, store: Store, dim: int, factory: str) -> Path:
+    """The file of IndexRefine's base."""
+    file = work / f"{len(store)}-{dim}-{factory}.faiss"
+    if not file.exists():
+        vectors = store.vectors(max(store.manifest.plan.layers)).rows(slice(None), store.width)
+        faiss_module().write_index(truncating(vectors, dim, factory), str(file))
     return file
 
 

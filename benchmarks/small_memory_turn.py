@@ -10,42 +10,25 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from given import Given
 
 from rag_ese.index import Store
 from rag_ese.index.kinds import faiss_module
 from rag_ese.retriever import Funnel, FunnelSearcher
-from rag_ese.types import Float32s, Size
+from rag_ese.types import Float32s
 
 Search = Callable[[Float32s], list[int]]
 
 
-@dataclass(frozen=True)
-class Given:
-    """Queries whose vectors are known, in the place of an encoder's."""
-
-    name: str
-    revision: str
-    queries: Float32s
-
-    def begin(self, texts: Any) -> Given:
-        return self
-
-    def at(self, size: Size) -> Float32s:
-        cut = self.queries[:, : size.dim]
-        return np.asarray(cut / np.linalg.norm(cut, axis=1, keepdims=True), np.float32)
-
-
 def funnel(setting: dict[str, Any]) -> Search:
     store = Store(Path(setting["store"]), verify=False)
-    model, layer = store.manifest.plan.model, max(store.manifest.plan.layers)
-    known = Given(model.name, model.revision, np.empty((0, setting["width"]), np.float32))
-    searcher = FunnelSearcher(store, known, Funnel.parse(setting["funnel"], layer, setting["width"]))
-    return lambda query: searcher.follow(Given(model.name, model.revision, query))[0].rows.tolist()
+    model = store.manifest.plan.model  # in the place of an encoder, which has its name and revision, too
+    searcher = FunnelSearcher(store, cast(Any, model), Funnel.parse(setting["funnel"], store.depth, store.width))
+    return lambda query: searcher.follow(Given(query))[0].rows.tolist()
 
 
 def refine(setting: dict[str, Any]) -> Search:

@@ -8,8 +8,8 @@ from itertools import accumulate, chain
 from pathlib import Path
 from threading import Lock
 
+from rag_ese.encoder import attention, packed_block
 from rag_ese.encoder.device import choose_device, choose_dtype
-from rag_ese.encoder.packed_block import pack_blocks
 from rag_ese.generator.base import Generator, Prompt
 from rag_ese.generator.comparison import answer_comparison
 from rag_ese.generator.identity import code_hash, model_identity
@@ -64,7 +64,7 @@ class TrainedReader(Generator):
         dtype = choose_dtype("auto", chosen)
         self._model = reader.model.to(chosen)
         self._model.backbone.to(dtype)
-        pack_blocks(self._model.backbone)
+        packed_block.pack_blocks(self._model.backbone)
         self._tokenizer, self._max_tokens, self._pairs = reader.tokenizer, reader.max_tokens, pairs
         self._budget = CPU_BUDGET if chosen.type == "cpu" else BUDGET
         self._closed, self._remember = closed, remember
@@ -73,7 +73,10 @@ class TrainedReader(Generator):
         self.name = "reader"
         rules = code_hash("reader", "comparison", "question_type", "spans")
         code = hashlib.blake2b(digest_size=8)
-        for file in sorted(Path(__file__).parent.glob("*.py")):
+        for file in (
+            *sorted(Path(__file__).parent.glob("*.py")),
+            *map(Path, (attention.__file__, packed_block.__file__)),
+        ):
             code.update(file.read_bytes())
         weights, options = model_identity(str(folder)), f"pairs={pairs} closed={closed}"
         self.fingerprint = f"reader weights={weights} {dtype} {options} code={code.hexdigest()}{rules}"

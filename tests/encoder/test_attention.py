@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from rag_ese.encoder.attention import attend, attend_plainly
-from rag_ese.types import Float32s
 
 Draw = NDArray[np.float64]
 
@@ -33,11 +34,11 @@ def expected(query: Draw, key: Draw, value: Draw, mask: NDArray[np.bool_] | None
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("scale", [1, 60])  # 60: scores beyond the exponential's range, in both directions
 @pytest.mark.parametrize("how", [attend, attend_plainly])
-def test_attention_written_out(how: object, scale: float, masked: bool) -> None:
+def test_attention_written_out(how: Callable[..., torch.Tensor], scale: float, masked: bool) -> None:
     query, key, value, mask = drawn(scale)
     assert (np.abs(0.5 * query @ key.transpose(0, 1, 3, 2)).max() > 800) == (scale == 60)
     inputs = [torch.from_numpy(each) for each in (query, key, value)]
-    found = how(*inputs, torch.from_numpy(mask) if masked else None, 0.5)  # type: ignore[operator]
+    found = how(*inputs, torch.from_numpy(mask) if masked else None, 0.5)
     np.testing.assert_allclose(found.numpy(), expected(query, key, value, mask if masked else None), atol=1e-9)
 
 
@@ -79,8 +80,4 @@ def test_gradients_are_those_of_torch() -> None:
         (how(*given) ** 2).sum().backward()
         found.append([np.asarray(each.grad, np.float32) for each in given])
     for ours, theirs in zip(*found, strict=True):
-        compare(ours, theirs)
-
-
-def compare(ours: Float32s, theirs: Float32s) -> None:
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
